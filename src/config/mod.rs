@@ -1,0 +1,467 @@
+//! The daemon's settings: one TOML file, every key optional.
+//!
+//! The structs here are plain nested data with the defaults of a working daemon;
+//! [`load`] reads a file into them and reports everything wrong with it at once.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub camera: CameraConfig,
+    pub geometry: GeometryConfig,
+    pub model: ModelConfig,
+    pub classes: ClassesConfig,
+    pub tta: TtaConfig,
+    pub heatmap: HeatmapConfig,
+    pub overlay: OverlayConfig,
+    pub sink: SinksConfig,
+    pub log: LogConfig,
+}
+
+/// `[camera]`: where frames come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CameraConfig {
+    pub source: CameraSource,
+    /// A wait for a frame longer than this is a stall: the camera is reopened.
+    pub timeout_ms: u64,
+    pub v4l2: V4l2Config,
+    pub files: FilesConfig,
+    pub pipe: PipeConfig,
+    pub pattern: PatternConfig,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraSource {
+    #[default]
+    V4l2,
+    Files,
+    Pipe,
+    Pattern,
+}
+
+impl Default for CameraConfig {
+    fn default() -> Self {
+        Self {
+            source: CameraSource::V4l2,
+            timeout_ms: 2_000,
+            v4l2: V4l2Config::default(),
+            files: FilesConfig::default(),
+            pipe: PipeConfig::default(),
+            pattern: PatternConfig::default(),
+        }
+    }
+}
+
+/// `[camera.v4l2]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct V4l2Config {
+    /// A path (`/dev/video0`, `/dev/v4l/by-id/…`), or `name:TEXT`, `serial:TEXT`,
+    /// `bus:TEXT`: the first capture device whose card name, USB serial or bus
+    /// information contains TEXT.
+    pub device: String,
+    pub width: u32,
+    pub height: u32,
+    pub fps: u32,
+    /// `auto`, or one of `YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG`.
+    pub format: String,
+    /// Kernel buffers to ask for.
+    pub buffers: u32,
+    /// Driver controls by name in snake case, as `v4l2-ctl -l` prints them.
+    pub controls: BTreeMap<String, i64>,
+}
+
+impl Default for V4l2Config {
+    fn default() -> Self {
+        Self {
+            device: "/dev/video0".into(),
+            width: 1280,
+            height: 720,
+            fps: 15,
+            format: "auto".into(),
+            buffers: 4,
+            controls: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[camera.files]`: image files as a camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FilesConfig {
+    /// Files, folders or glob patterns; within each, name order.
+    pub paths: Vec<String>,
+    #[serde(rename = "loop")]
+    pub repeat: bool,
+    pub fps: f64,
+}
+
+impl Default for FilesConfig {
+    fn default() -> Self {
+        Self { paths: Vec::new(), repeat: true, fps: 5.0 }
+    }
+}
+
+/// `[camera.pipe]`: frames on a command's standard output, or on ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PipeConfig {
+    /// Program and arguments; empty reads this process's standard input.
+    pub command: Vec<String>,
+    pub format: PipeFormat,
+    /// For `raw`: the layout of each frame.
+    pub width: u32,
+    pub height: u32,
+    pub pixel_format: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PipeFormat {
+    #[default]
+    Y4m,
+    Mjpeg,
+    Raw,
+}
+
+impl Default for PipeConfig {
+    fn default() -> Self {
+        Self {
+            command: Vec::new(),
+            format: PipeFormat::Y4m,
+            width: 640,
+            height: 480,
+            pixel_format: "YU12".into(),
+        }
+    }
+}
+
+/// `[camera.pattern]`: a moving synthetic scene.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PatternConfig {
+    pub width: u32,
+    pub height: u32,
+    pub fps: f64,
+}
+
+impl Default for PatternConfig {
+    fn default() -> Self {
+        Self { width: 640, height: 480, fps: 15.0 }
+    }
+}
+
+/// `[geometry]`: from the camera's frame to the model's input, in this order:
+/// rotate, mirror, crop, fit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GeometryConfig {
+    pub fit: Fit,
+    /// `[x, y, width, height]` in pixels of the upright picture; absent: all of it.
+    pub crop: Option<[u32; 4]>,
+    /// Clockwise: 0, 90, 180 or 270.
+    pub rotate: u32,
+    /// Left–right, after rotation.
+    pub mirror: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// The whole crop, squeezed to the model's aspect ratio.
+    Stretch,
+    /// The largest centred rectangle of the model's aspect ratio.
+    #[default]
+    CenterCrop,
+    /// The whole crop at its own aspect ratio, padded.
+    Letterbox,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// ONNX file; absent: the embedded default.
+    pub path: Option<PathBuf>,
+    /// One label a line; absent: the ONNX metadata key `labels`.
+    pub labels: Option<PathBuf>,
+    /// `[height, width]`; absent: what the model says.
+    pub size: Option<[usize; 2]>,
+    /// `keras` (x/127.5 − 1), `torch` (ImageNet mean and std), `unit` (x/255),
+    /// `lite` ((x − 127)/128) or `raw`; absent: metadata, else `keras`.
+    pub scaling: Option<Scaling>,
+    /// Per channel on the 0–255 scale: `(x − mean) / std`; overrides `scaling`.
+    pub mean: Option<[f32; 3]>,
+    pub std: Option<[f32; 3]>,
+    pub colour: Option<ColourOrder>,
+    /// Name of the tensor that global average pooling reads; absent: found.
+    pub features: Option<String>,
+    /// Name of the head's weight tensor; absent: found.
+    pub head: Option<String>,
+    /// Worker threads; 0: one per core.
+    pub threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    Keras,
+    Torch,
+    Unit,
+    Lite,
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColourOrder {
+    #[default]
+    Rgb,
+    Bgr,
+}
+
+/// `[classes]`: which classes get a map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassesConfig {
+    pub select: ClassSelect,
+    /// How many, for `top`.
+    pub top: usize,
+    /// Labels or indices, for `list`.
+    pub list: Vec<ClassName>,
+    /// A class comes in when its probability reaches `enter` …
+    pub enter: f32,
+    /// … and goes out when it falls below `leave`, so that labels do not flicker.
+    pub leave: f32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassSelect {
+    #[default]
+    Top,
+    List,
+    All,
+}
+
+/// A class as the user writes it: `"tench"` or `3`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ClassName {
+    Index(usize),
+    Label(String),
+}
+
+impl Default for ClassesConfig {
+    fn default() -> Self {
+        Self { select: ClassSelect::Top, top: 1, list: Vec::new(), enter: 0.0, leave: 0.0 }
+    }
+}
+
+/// `[tta]`: the views.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TtaConfig {
+    pub scales: Vec<f32>,
+    pub hflip: bool,
+    pub merge: Merge,
+    pub budget: BudgetConfig,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Merge {
+    /// Every distinct listed view has weight 1/n.
+    #[default]
+    Mean,
+    /// As keras-explainable 0.0.2 does it; needs the complete set of views.
+    Keras,
+}
+
+impl Default for TtaConfig {
+    fn default() -> Self {
+        Self {
+            scales: vec![0.5, 1.0, 1.5, 2.0],
+            hflip: true,
+            merge: Merge::Mean,
+            budget: BudgetConfig::default(),
+        }
+    }
+}
+
+/// `[tta.budget]`: what a frame may cost. All absent: every view of every frame.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// Wall time from decoded frame to merged map.
+    pub budget_ms: Option<u64>,
+}
+
+/// `[heatmap]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeatmapConfig {
+    pub method: Method,
+    pub filter: Filter,
+}
+
+/// Which map, for GAP + linear heads; see `heatmap::method`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    #[default]
+    #[serde(rename = "cam")]
+    Cam,
+    #[serde(rename = "gradcam")]
+    GradCam,
+    #[serde(rename = "gradcam++")]
+    GradCamPlusPlus,
+    #[serde(rename = "layercam")]
+    LayerCam,
+    #[serde(rename = "xgradcam")]
+    XGradCam,
+    #[serde(rename = "eigencam")]
+    EigenCam,
+    #[serde(rename = "ablationcam")]
+    AblationCam,
+    #[serde(rename = "scorecam")]
+    ScoreCam,
+}
+
+/// What is done to each merged class map; see `heatmap::filter`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    None,
+    Normalize,
+    Positive,
+    #[default]
+    PositiveNormalize,
+    AbsoluteNormalize,
+    Negative,
+    NegativeNormalize,
+}
+
+/// `[overlay]`: how pictures for people are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverlayConfig {
+    pub colormap: Colormap,
+    /// Opacity of the hottest point, 0–1; cooler points are more transparent.
+    pub alpha: f32,
+    /// A box around each region above this share of the maximum; absent: none.
+    pub box_threshold: Option<f32>,
+    pub label: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Colormap {
+    #[default]
+    Turbo,
+    Viridis,
+    Inferno,
+    Jet,
+    Grey,
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self { colormap: Colormap::Turbo, alpha: 0.6, box_threshold: None, label: true }
+    }
+}
+
+/// `[sink.*]`: where heatmaps go. A sink whose table is absent is off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SinksConfig {
+    pub socket: Option<SocketConfig>,
+    pub files: Option<FileSinkConfig>,
+}
+
+/// `[sink.socket]`: Unix stream socket; protocol in docs/protocol.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketConfig {
+    pub path: PathBuf,
+    /// File mode of the socket, octal as text.
+    pub mode: String,
+    pub max_clients: usize,
+    /// Messages kept for a client that does not read; the oldest is dropped and counted.
+    pub queue: usize,
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self {
+            path: "/run/salientd/heatmaps.sock".into(),
+            mode: "0660".into(),
+            max_clients: 32,
+            queue: 4,
+        }
+    }
+}
+
+/// `[sink.files]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileSinkConfig {
+    pub dir: PathBuf,
+    pub write: Vec<FileKind>,
+    pub when: FileWhen,
+    /// Seconds between two sets of files, for `when = "interval"`.
+    pub every_s: f64,
+    pub max_files: usize,
+    pub max_mib: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    OverlayPng,
+    OverlayJpeg,
+    HeatmapPng,
+    Npy,
+    Jsonl,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileWhen {
+    EveryFrame,
+    #[default]
+    Interval,
+    ClassChange,
+}
+
+impl Default for FileSinkConfig {
+    fn default() -> Self {
+        Self {
+            dir: "/var/lib/salientd".into(),
+            write: vec![FileKind::OverlayJpeg, FileKind::Jsonl],
+            when: FileWhen::Interval,
+            every_s: 10.0,
+            max_files: 10_000,
+            max_mib: 512,
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}

@@ -1,0 +1,69 @@
+//! From features to heatmaps: class activation maps, filters, regions, colours, overlay.
+//! No I/O, no clock.
+
+pub mod colormap;
+pub mod filter;
+pub mod method;
+pub mod overlay;
+pub mod region;
+
+use crate::frame::Rect;
+use serde::Serialize;
+use std::time::{Instant, SystemTime};
+
+/// Maps of one or more classes over one picture, ready to publish.
+#[derive(Clone, Debug)]
+pub struct Heatmap {
+    /// Rows and columns of each map.
+    pub height: usize,
+    pub width: usize,
+    /// `[height, width, classes]`, row by row; filtered as configured.
+    pub values: Vec<f32>,
+    /// In the order of the last axis of `values`; never empty, best first.
+    pub classes: Vec<ClassScore>,
+    /// The part of the upright picture that the maps cover.
+    pub covers: Rect,
+    /// Size of the upright picture, `[width, height]`.
+    pub picture: [u32; 2],
+    /// The views that were merged, with what each cost.
+    pub views: Vec<ViewReport>,
+    /// Sequence number of the frame.
+    pub sequence: u64,
+    pub captured_at: Instant,
+    pub captured_wall: SystemTime,
+    /// From decoded frame to merged map, in ms.
+    pub spent_ms: f64,
+    /// SHA-256 of the model file, hexadecimal.
+    pub model_sha256: std::sync::Arc<str>,
+}
+
+/// A class as it goes with its map.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassScore {
+    pub index: usize,
+    pub label: String,
+    /// Merged over the views.
+    pub logit: f32,
+    /// Softmax over all classes of the merged logits, 0–1.
+    pub probability: f32,
+}
+
+/// One view's part in a heatmap.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ViewReport {
+    pub scale: f32,
+    pub hflip: bool,
+    /// Share in the merged map.
+    pub weight: f32,
+    /// Forward pass and its map, in ms; 0 for a view kept from an earlier frame.
+    pub spent_ms: f64,
+    /// Age of the frame that it was computed on, in ms; 0: this frame.
+    pub age_ms: f64,
+}
+
+impl Heatmap {
+    /// The map of the `c`-th class, `[height, width]`.
+    pub fn class_map(&self, c: usize) -> Vec<f32> {
+        self.values.iter().skip(c).step_by(self.classes.len()).copied().collect()
+    }
+}

@@ -1,0 +1,17 @@
+//! What is the camera's classifier looking at, right now, on this device?
+//!
+//! `salientd` takes frames from a camera, runs a quantized Xception with tract, computes
+//! class activation maps smoothed by test-time augmentation within a budget, and
+//! publishes the heatmaps. This library is the daemon without its `main`.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+#![allow(missing_docs)]
+
+pub mod camera;
+pub mod config;
+pub mod frame;
+pub mod heatmap;
+pub mod preprocess;
+pub mod sink;
+pub mod tta;
