@@ -12,6 +12,8 @@ pub mod camera;
 pub mod config;
 pub mod frame;
 pub mod heatmap;
+pub mod int8;
+pub mod model;
 pub mod preprocess;
 pub mod sink;
 pub mod tta;

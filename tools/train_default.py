@@ -40,7 +40,7 @@ CLASSES = [
 ]
 NATIVE = 160
 SIDE = 224  # of the stored photos
-TEACHER_SIDE = 320  # its class map is then 10 x 10
+TEACHER_SIDE = 224  # its class map is then 7 x 7
 # Training resolutions: the test-time scales 0.5 to 1.5 and steps between.
 SIZES = [80, 96, 112, 128, 128, 160, 160, 192, 240]
 
@@ -159,7 +159,7 @@ def photos(data, split, out):
 
 
 def teacher_maps(pixels, out, split, bf16):
-    """f16 [n, classes, 10, 10]: the teacher's class map of each photo, bias included."""
+    """f16 [n, classes, 7, 7]: the teacher's class map of each photo, bias included."""
     path = out / f"teacher_{split}.npy"
     if path.exists():
         return np.load(path)

@@ -1,0 +1,256 @@
+//! Weights in the order in which the kernels read them. Packed once, at load; shared by
+//! every plan.
+
+use super::{ACT_OFFSET, Clamp, Isa};
+
+/// Something about a layer's numbers that the kernels cannot take.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum PackError {
+    /// The accumulator could leave 32 bits, or its product with the multiplier could.
+    #[error(
+        "output channel {channel} can overflow (weights sum to {reach}, multiplier {multiplier})"
+    )]
+    Overflow { channel: usize, reach: i64, multiplier: f32 },
+    #[error("output channel {channel} has the multiplier {multiplier}")]
+    Multiplier { channel: usize, multiplier: f32 },
+}
+
+/// A vector whose first element lies on a 64-byte boundary, so that no weight load
+/// straddles two cache lines.
+#[derive(Debug, Default)]
+pub struct Aligned {
+    bytes: Vec<i8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn zeroed(len: usize) -> Self {
+        let bytes = vec![0i8; len + 64];
+        let start = bytes.as_ptr().align_offset(64);
+        Self { bytes, start, len }
+    }
+
+    pub fn as_slice(&self) -> &[i8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+
+    fn as_mut(&mut self) -> &mut [i8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+/// The micro-kernel's tile: how many columns of the product it makes at a time, and how
+/// many steps of the inner dimension one of its instructions takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panel {
+    pub columns: usize,
+    pub k_unit: usize,
+}
+
+impl Panel {
+    pub fn of(isa: Isa) -> Self {
+        let (columns, k_unit) = match isa {
+            Isa::Scalar => (1, 1),
+            Isa::Avx2 => (8, 4),
+            Isa::AvxVnni => (16, 4),
+            Isa::Avx512Vnni => (32, 4),
+            Isa::Neon => (4, 16),
+            Isa::NeonDot => (16, 4),
+            Isa::NeonI8mm => (8, 8),
+        };
+        Self { columns, k_unit }
+    }
+}
+
+/// In which slot of its panel a column lies, chosen so that the kernel's packing of 32-bit
+/// results to bytes leaves them in natural order.
+fn slot(isa: Isa, column: usize, narrow: bool) -> usize {
+    match isa {
+        // packs_epi32(z0, z1) interleaves four results of each within a 128-bit lane
+        Isa::Avx512Vnni if !narrow => column / 8 * 4 + column % 4 + column / 4 % 2 * 16,
+        // packs_epi32(y0, y1), likewise
+        Isa::AvxVnni => column / 8 * 4 + column % 4 + column / 4 % 2 * 8,
+        // hadd_epi32(y0, y1) takes two neighbours of each per 128-bit lane
+        Isa::Avx2 => column / 4 * 2 + column % 2 + column / 2 % 2 * 4,
+        _ => column,
+    }
+}
+
+/// The weights `[k, n]` of a matrix product, in panels of columns.
+///
+/// Panel by panel; within one, unit by unit of `k`; within one, slot by slot; within one,
+/// the `k_unit` weights. Rows and columns beyond `k` and `n` are zero. AVX-512 ends with a
+/// panel of half the width when the rest fits into it.
+#[derive(Debug)]
+pub struct PackedGemm {
+    pub isa: Isa,
+    pub n: usize,
+    pub k: usize,
+    /// `k` rounded up, in units.
+    pub k_units: usize,
+    pub data: Aligned,
+    /// Per slot of every panel; the input's zero point is folded in.
+    pub bias: Vec<i32>,
+    /// Per slot: input scale · weight scale / output scale.
+    pub multiplier: Vec<f32>,
+    pub clamp: Clamp,
+    /// A weight of −128: NEON's pairwise 16-bit sums could overflow.
+    pub has_min: bool,
+}
+
+/// What every convolution brings besides its weights.
+#[derive(Clone, Debug)]
+pub struct Requant<'a> {
+    /// Zero point of the input, 0..=255.
+    pub input_zero: i32,
+    /// Per output channel, in units of input scale · weight scale.
+    pub bias: &'a [i32],
+    pub multiplier: &'a [f32],
+    pub clamp: Clamp,
+}
+
+impl Requant<'_> {
+    /// Folds the input's zero point into the bias of channel `c` and checks its range.
+    fn fold(&self, c: usize, weights: impl Iterator<Item = i8>) -> Result<i32, PackError> {
+        let (mut sum, mut reach) = (0i64, (self.bias[c] as i64).abs());
+        for w in weights {
+            sum += w as i64;
+            reach += (w as i64).abs() * 255;
+        }
+        let multiplier = self.multiplier[c];
+        if !(multiplier.is_finite() && multiplier > 0.0) {
+            return Err(PackError::Multiplier { channel: c, multiplier });
+        }
+        let bias = self.bias[c] as i64 - (self.input_zero - ACT_OFFSET) as i64 * sum;
+        if reach + bias.abs() >= 1 << 31 || (reach + bias.abs()) as f64 * multiplier as f64 >= 1e9 {
+            return Err(PackError::Overflow { channel: c, reach, multiplier });
+        }
+        Ok(bias as i32)
+    }
+}
+
+impl PackedGemm {
+    /// `weights` is `[n, k]`: the weights of one output channel lie together.
+    pub fn new(
+        isa: Isa,
+        weights: &[i8],
+        n: usize,
+        k: usize,
+        q: &Requant,
+    ) -> Result<Self, PackError> {
+        assert_eq!(weights.len(), n * k);
+        let Panel { columns, k_unit } = Panel::of(isa);
+        let k_units = k.div_ceil(k_unit);
+        let full = n / columns;
+        let rest = n % columns;
+        let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
+        let last = if narrow { columns / 2 } else { columns };
+        let slots = full * columns + if rest > 0 { last } else { 0 };
+        let mut data = Aligned::zeroed(slots * k_units * k_unit);
+        let mut bias = vec![0; slots];
+        let mut multiplier = vec![1.0; slots];
+        let bytes = data.as_mut();
+        for c in 0..n {
+            let (panel, column) = (c / columns, c % columns);
+            let is_narrow = narrow && panel == full;
+            let width = if is_narrow { last } else { columns };
+            let s = slot(isa, column, is_narrow);
+            let row = &weights[c * k..(c + 1) * k];
+            let base = panel * columns * k_units * k_unit + s * k_unit;
+            for (unit, chunk) in row.chunks(k_unit).enumerate() {
+                let at = base + unit * width * k_unit;
+                bytes[at..at + chunk.len()].copy_from_slice(chunk);
+            }
+            bias[panel * columns + s] = q.fold(c, row.iter().copied())?;
+            multiplier[panel * columns + s] = q.multiplier[c];
+        }
+        let has_min = weights.contains(&i8::MIN);
+        Ok(Self { isa, n, k, k_units, data, bias, multiplier, clamp: q.clamp, has_min })
+    }
+
+    /// Bytes of a row of the left operand that the kernels read.
+    pub fn k_padded(&self) -> usize {
+        self.k_units * Panel::of(self.isa).k_unit
+    }
+}
+
+/// Channels that a depthwise kernel handles at a time.
+pub fn depthwise_block(isa: Isa) -> usize {
+    match isa {
+        Isa::Scalar => 1,
+        Isa::Avx2 | Isa::AvxVnni | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 16,
+        Isa::Avx512Vnni => 64,
+    }
+}
+
+/// Taps that a depthwise kernel takes in one step.
+pub fn depthwise_group(isa: Isa) -> usize {
+    match isa {
+        Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 1,
+        Isa::Avx2 | Isa::AvxVnni => 2,
+        Isa::Avx512Vnni => 4,
+    }
+}
+
+/// The weights of a depthwise convolution, `[taps, channels]`, in blocks of channels.
+///
+/// Block by block; within one, group by group of taps; then in the order of the kernel's
+/// registers (see [`depthwise_slot`]). Missing taps and channels are zero.
+#[derive(Debug)]
+pub struct PackedDepthwise {
+    pub isa: Isa,
+    pub channels: usize,
+    pub taps: usize,
+    /// `taps` rounded up, in groups.
+    pub groups: usize,
+    pub data: Aligned,
+    /// Per slot of every block.
+    pub bias: Vec<i32>,
+    pub multiplier: Vec<f32>,
+    pub clamp: Clamp,
+    pub has_min: bool,
+}
+
+/// In which 32-bit slot of its block a channel is accumulated. Unpacking four taps'
+/// bytes twice leaves the channels of a 128-bit lane in four registers; packing them
+/// back restores the order.
+fn depthwise_slot(isa: Isa, channel: usize) -> usize {
+    match isa {
+        Isa::Avx512Vnni => channel % 16 / 4 * 16 + channel / 16 * 4 + channel % 4,
+        Isa::Avx2 | Isa::AvxVnni => channel / 4 % 2 * 8 + channel / 8 * 4 + channel % 4,
+        _ => channel,
+    }
+}
+
+impl PackedDepthwise {
+    /// `weights` is `[taps, channels]`.
+    pub fn new(
+        isa: Isa,
+        weights: &[i8],
+        taps: usize,
+        channels: usize,
+        q: &Requant,
+    ) -> Result<Self, PackError> {
+        assert_eq!(weights.len(), taps * channels);
+        let (block, group) = (depthwise_block(isa), depthwise_group(isa));
+        let groups = taps.div_ceil(group);
+        let slots = channels.div_ceil(block) * block;
+        let mut data = Aligned::zeroed(slots * groups * group);
+        let mut bias = vec![0; slots];
+        let mut multiplier = vec![1.0; slots];
+        let bytes = data.as_mut();
+        for c in 0..channels {
+            let s = depthwise_slot(isa, c % block);
+            let base = c / block * block;
+            for t in 0..taps {
+                let at = base * groups * group + (t / group * block + s) * group + t % group;
+                bytes[at] = weights[t * channels + c];
+            }
+            bias[base + s] = q.fold(c, (0..taps).map(|t| weights[t * channels + c]))?;
+            multiplier[base + s] = q.multiplier[c];
+        }
+        let has_min = weights.contains(&i8::MIN);
+        Ok(Self { isa, channels, taps, groups, data, bias, multiplier, clamp: q.clamp, has_min })
+    }
+}

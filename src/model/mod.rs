@@ -1,0 +1,445 @@
+//! Loads a model, exposes its features and head, and infers. The only room that knows
+//! tract.
+//!
+//! The graph is cut at the tensor that global average pooling reads ([`head`]); quantized
+//! operators become regions of our own ([`import`], [`op`]); tract runs the rest. Pooling
+//! and head are computed here, in float, from the same features that the maps are made of.
+
+mod head;
+mod import;
+pub mod metadata;
+mod onnx;
+mod op;
+
+pub use head::Head;
+pub use import::Fallback;
+pub use metadata::Normalisation;
+
+use crate::config::ModelConfig;
+use crate::int8::Isa;
+use crate::int8::graph::Layout;
+use op::{RegionOp, Shared};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{Cost, DimLike};
+
+/// Why a model cannot be used: one line each, with the cause.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("{path}: cannot be read: {source}", path = path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {bytes} bytes, the limit is {MOST_BYTES}", path = path.display())]
+    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("not a usable ONNX file: {0}")]
+    Bad(String),
+    #[error(
+        "no global average pooling followed by a linear layer was found, and class activation \
+         maps need both: {0}. Name the tensors with model.features and model.head if they are \
+         there"
+    )]
+    NoHead(String),
+    #[error("labels: {0}")]
+    Labels(String),
+    #[error("an input of {height}x{width} does not work: {why}")]
+    Size { height: usize, width: usize, why: String },
+    #[error("cancelled")]
+    Cancelled,
+    #[error("inference failed: {0}")]
+    Run(String),
+}
+
+/// Larger files are refused: 1 GiB.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// A loaded model. Plans for input sizes are made on demand and kept.
+pub struct Model {
+    /// Where it came from, for people.
+    pub name: String,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: Arc<str>,
+    pub head: Head,
+    pub labels: Vec<String>,
+    pub normalisation: Normalisation,
+    /// `[h, w]` that it was made for, where the file or the configuration says.
+    pub native_size: Option<[usize; 2]>,
+    /// Whether other sizes work.
+    pub dynamic: bool,
+    /// Nodes of a quantized file that run in float, and why.
+    pub fallbacks: Vec<Fallback>,
+    pub isa: Isa,
+    /// Names of tensors and nodes, for reports.
+    pub features: String,
+    pub ending: String,
+    input_layout: Layout,
+    features_layout: Layout,
+    graph: InferenceModel,
+    shared: Arc<Shared>,
+    regions: usize,
+    plans: Mutex<HashMap<[usize; 2], Arc<Plan>>>,
+}
+
+/// A model at one input size, ready to run.
+pub struct Plan {
+    /// `[h, w]` of the input.
+    pub size: [usize; 2],
+    /// `[h, w]` of the features.
+    pub grid: [usize; 2],
+    /// Multiply-accumulates in int8 operators and in float ones.
+    pub macs_int8: u64,
+    pub macs_float: u64,
+    /// Bytes of int8 activations.
+    pub arena_bytes: usize,
+    runnable: Arc<TypedRunnableModel>,
+}
+
+/// What one forward pass gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// `[height, width, channels]`.
+    pub features: Vec<f32>,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    /// One per class.
+    pub logits: Vec<f32>,
+}
+
+impl Model {
+    /// Loads an ONNX file.
+    pub fn load(path: &Path, config: &ModelConfig) -> Result<Model, ModelError> {
+        let read = |source| ModelError::Read { path: path.to_path_buf(), source };
+        let bytes = std::fs::metadata(path).map_err(read)?.len();
+        if bytes > MOST_BYTES {
+            return Err(ModelError::TooLarge { path: path.to_path_buf(), bytes });
+        }
+        let data = std::fs::read(path).map_err(read)?;
+        Self::from_bytes(&path.display().to_string(), data, config)
+    }
+
+    /// Loads an ONNX file that is in memory already.
+    pub fn from_bytes(
+        name: &str,
+        data: impl AsRef<[u8]>,
+        config: &ModelConfig,
+    ) -> Result<Model, ModelError> {
+        Self::with_isa(name, data, config, Isa::best())
+    }
+
+    /// As [`Model::from_bytes`], with kernels for the given instruction set.
+    pub fn with_isa(
+        name: &str,
+        data: impl AsRef<[u8]>,
+        config: &ModelConfig,
+        isa: Isa,
+    ) -> Result<Model, ModelError> {
+        let sha256: String =
+            Sha256::digest(data.as_ref()).iter().map(|b| format!("{b:02x}")).collect();
+        let mut proto = tract_onnx::onnx()
+            .proto_model_for_read(&mut data.as_ref())
+            .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
+        drop(data);
+        let normalisation = metadata::normalisation(&proto, config)?;
+        let graph = onnx::Graph::new(&proto)?;
+        let ending = head::find(&graph, config.features.as_deref(), config.head.as_deref())?;
+        let input = Input::of(&proto)?;
+        let labels = metadata::labels(&proto, config, ending.head.classes)?;
+        let native_size = config.size.or(metadata::native_size(&proto)?).or(input.size);
+        let features = dequantized(&mut proto, &ending.features);
+        onnx::prune(&mut proto, std::slice::from_ref(&features));
+        let imported = import::import(&onnx::Graph::new(&proto)?, isa)?;
+        let mut model = Model {
+            name: name.to_string(),
+            sha256: sha256.into(),
+            head: ending.head,
+            labels,
+            normalisation,
+            native_size,
+            dynamic: input.size.is_none(),
+            fallbacks: imported.fallbacks.clone(),
+            isa,
+            features: ending.features,
+            ending: format!("{} → {}", ending.pooling, ending.linear),
+            input_layout: input.layout,
+            features_layout: ending.layout,
+            graph: InferenceModel::default(),
+            shared: Arc::default(),
+            regions: imported.regions.len(),
+            plans: Mutex::default(),
+        };
+        model.graph = model.rewrite(proto, imported, &input.name, &features)?;
+        for f in &model.fallbacks {
+            log::warn!("{name}: {} `{}` runs in float: {}", f.op, f.node, f.why);
+        }
+        Ok(model)
+    }
+
+    /// Replaces what the regions took over and lets tract parse the rest.
+    fn rewrite(
+        &mut self,
+        mut proto: ModelProto,
+        imported: import::Imported,
+        input: &str,
+        features: &str,
+    ) -> Result<InferenceModel, ModelError> {
+        let graph = proto.graph.as_mut().expect("was indexed before");
+        let only_region = imported.regions.len() == 1;
+        let mut regions = Vec::new();
+        let mut nodes = Vec::new();
+        for (i, placed) in imported.regions.into_iter().enumerate() {
+            let mut region = placed.region;
+            // A region from the graph's input to the features needs no transposition.
+            if only_region && placed.inputs == [input] && placed.outputs == [features] {
+                region.inputs[0] = Layout::Nhwc;
+                region.outputs[0].0 = Layout::Nhwc;
+                self.input_layout = Layout::Nhwc;
+                self.features_layout = Layout::Nhwc;
+            }
+            nodes.push(tract_onnx::pb::NodeProto {
+                name: format!("int8_region_{i}"),
+                op_type: op::OP_TYPE.into(),
+                input: placed.inputs,
+                output: placed.outputs,
+                attribute: vec![tract_onnx::pb::AttributeProto {
+                    name: "region".into(),
+                    i: i as i64,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            });
+            regions.push(RegionOp { region: Arc::new(region), shared: self.shared.clone() });
+        }
+        let made: Vec<String> = nodes.iter().flat_map(|n| n.output.clone()).collect();
+        graph.node.retain(|n| {
+            !n.output.iter().any(|o| imported.replaced.contains(o) || made.contains(o))
+        });
+        graph.node.extend(nodes);
+        onnx::prune(&mut proto, &[features.to_string()]);
+        let mut onnx =
+            tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        onnx.op_register.insert(op::OP_TYPE, op::build);
+        let parsed = op::with_regions(regions, || onnx.parse(&proto, None))
+            .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
+        Ok(parsed.model)
+    }
+
+    /// Whether any operator runs in int8.
+    pub fn is_int8(&self) -> bool {
+        self.regions > 0
+    }
+
+    /// The plan for an input of `[h, w]`, made at the first call.
+    pub fn plan(&self, size: [usize; 2]) -> Result<Arc<Plan>, ModelError> {
+        let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(plan) = plans.get(&size) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(self.new_plan(size)?);
+        plans.insert(size, plan.clone());
+        Ok(plan)
+    }
+
+    fn new_plan(&self, size: [usize; 2]) -> Result<Plan, ModelError> {
+        let [height, width] = size;
+        let fail = |why: String| ModelError::Size { height, width, why };
+        if !self.dynamic && self.native_size.is_some_and(|n| n != size) {
+            let [h, w] = self.native_size.unwrap_or_default();
+            return Err(fail(format!("the model has a fixed input of {h}x{w}")));
+        }
+        let shape = match self.input_layout {
+            Layout::Nchw => [1, 3, height, width],
+            Layout::Nhwc => [1, height, width, 3],
+        };
+        let build = || -> TractResult<(Arc<TypedRunnableModel>, TypedModel)> {
+            let model = self.graph.clone().with_input_fact(0, f32::fact(shape).into())?;
+            let model = model.into_typed()?.into_decluttered()?;
+            let typed = model.clone();
+            Ok((model.into_optimized()?.into_runnable()?, typed))
+        };
+        let (runnable, typed) = build().map_err(|e| fail(format!("{e:#}")))?;
+        let fact = typed.output_fact(0).map_err(|e| fail(format!("{e:#}")))?;
+        let out = fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
+        let grid = match (self.features_layout, &out[..]) {
+            (Layout::Nchw, &[1, c, h, w]) | (Layout::Nhwc, &[1, h, w, c])
+                if c == self.head.channels && h * w > 0 =>
+            {
+                [h, w]
+            }
+            _ => {
+                return Err(fail(format!(
+                    "features of shape {out:?} do not match a head of {} channels",
+                    self.head.channels
+                )));
+            }
+        };
+        let mut plan = Plan { size, grid, macs_int8: 0, macs_float: 0, arena_bytes: 0, runnable };
+        for node in typed.nodes() {
+            if let Some(op) = node.op_as::<op::PlannedOp>() {
+                plan.macs_int8 += op.plan.macs;
+                plan.arena_bytes = plan.arena_bytes.max(op.plan.arena_len);
+            } else if let Ok(inputs) = typed.node_input_facts(node.id)
+                && let Ok(costs) = node.op.cost(&inputs)
+            {
+                let fma = costs.iter().filter(|(c, _)| matches!(c, Cost::FMA(_)));
+                plan.macs_float += fma.filter_map(|(_, n)| n.to_usize().ok()).sum::<usize>() as u64;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// How a pass lays out its input: `[h, w, 3]` or `[3, h, w]`.
+    pub fn input_layout(&self) -> Layout {
+        self.input_layout
+    }
+
+    /// How many threads of the current rayon pool one pass may spread over.
+    pub fn set_row_threads(&self, threads: usize) {
+        self.shared.row_threads.store(threads, Ordering::Relaxed);
+    }
+
+    /// Abandons running passes between two operators, until called with `false`.
+    pub fn cancel(&self, cancel: bool) {
+        self.shared.cancel.store(cancel, Ordering::Relaxed);
+    }
+
+    /// One forward pass over a normalised input in [`Model::input_layout`].
+    pub fn run(&self, plan: &Plan, input: &[f32]) -> Result<Pass, ModelError> {
+        let [h, w] = plan.size;
+        let shape = match self.input_layout {
+            Layout::Nchw => [1, 3, h, w],
+            Layout::Nhwc => [1, h, w, 3],
+        };
+        let run = || -> TractResult<Vec<f32>> {
+            let tensor = Tensor::from_shape(&shape, input)?;
+            let mut state = plan.runnable.spawn()?;
+            let shared = self.shared.clone();
+            let outputs = state.run_plan_with_eval(
+                tvec!(tensor.into_tvalue()),
+                |context, op_state, node, inputs| {
+                    if shared.cancel.load(Ordering::Relaxed) {
+                        return Err(TractError::msg("cancelled"));
+                    }
+                    tract_onnx::tract_core::plan::eval(context, op_state, node, inputs)
+                },
+            )?;
+            let features = outputs[0].try_as_plain_ram()?;
+            Ok(features.as_slice::<f32>()?.to_vec())
+        };
+        let raw = run().map_err(|e| {
+            if self.shared.cancel.load(Ordering::Relaxed) {
+                return ModelError::Cancelled;
+            }
+            ModelError::Run(format!("{e:#}"))
+        })?;
+        let [height, width] = plan.grid;
+        let features = match self.features_layout {
+            Layout::Nhwc => raw,
+            Layout::Nchw => channels_last(&raw, height * width),
+        };
+        let channels = self.head.channels;
+        let logits = self.head.logits(&features);
+        Ok(Pass { features, height, width, channels, logits })
+    }
+}
+
+fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
+    let channels = planes.len() / pixels;
+    let mut out = vec![0.0; planes.len()];
+    for (c, plane) in planes.chunks_exact(pixels).enumerate() {
+        for (p, &v) in plane.iter().enumerate() {
+            out[p * channels + c] = v;
+        }
+    }
+    out
+}
+
+impl Head {
+    /// Global average pooling and the linear layer, over features `[h · w, channels]`.
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let pixels = features.len() / self.channels;
+        let mut mean = vec![0f32; self.channels];
+        for pixel in features.chunks_exact(self.channels) {
+            mean.iter_mut().zip(pixel).for_each(|(m, a)| *m += a);
+        }
+        let mut logits = self.bias.clone();
+        for (m, row) in mean.iter().zip(self.weights.chunks_exact(self.classes)) {
+            let m = m / pixels as f32;
+            logits.iter_mut().zip(row).for_each(|(l, w)| *l += m * w);
+        }
+        logits
+    }
+}
+
+/// The model's one image input.
+struct Input {
+    name: String,
+    layout: Layout,
+    /// `[h, w]` where fixed.
+    size: Option<[usize; 2]>,
+}
+
+impl Input {
+    fn of(proto: &ModelProto) -> Result<Input, ModelError> {
+        use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+        use tract_onnx::pb::type_proto::Value::TensorType;
+        let bad = |why: String| Err(ModelError::Bad(why));
+        let Some(graph) = &proto.graph else { return bad("it contains no graph".into()) };
+        let constants: Vec<&str> = graph.initializer.iter().map(|t| &*t.name).collect();
+        let inputs: Vec<_> =
+            graph.input.iter().filter(|i| !constants.contains(&&*i.name)).collect();
+        let [input] = inputs[..] else {
+            return bad(format!("{} inputs, expected one", inputs.len()));
+        };
+        let shape = input.r#type.as_ref().and_then(|t| t.value.as_ref());
+        let Some(TensorType(tensor)) = shape else {
+            return bad(format!("its input `{}` is no tensor", input.name));
+        };
+        let dims: Vec<Option<usize>> = tensor
+            .shape
+            .iter()
+            .flat_map(|s| &s.dim)
+            .map(|d| match d.value {
+                Some(Value::DimValue(n)) if n > 0 => Some(n as usize),
+                _ => None,
+            })
+            .collect();
+        let (layout, h, w) = match dims[..] {
+            [_, Some(3), h, w] => (Layout::Nchw, h, w),
+            [_, h, w, Some(3)] => (Layout::Nhwc, h, w),
+            _ => {
+                let shown: Vec<String> =
+                    dims.iter().map(|d| d.map_or("?".into(), |d| d.to_string())).collect();
+                return bad(format!(
+                    "its input `{}` is [{}], expected [1, 3, h, w] or [1, h, w, 3]",
+                    input.name,
+                    shown.join(", ")
+                ));
+            }
+        };
+        let size = h.zip(w).map(|(h, w)| [h, w]);
+        Ok(Input { name: input.name.clone(), layout, size })
+    }
+}
+
+/// The float tensor of the features: pooling on integers gets a DequantizeLinear.
+fn dequantized(proto: &mut ModelProto, features: &str) -> String {
+    let Some(graph) = proto.graph.as_mut() else { return features.to_string() };
+    let reader = graph
+        .node
+        .iter()
+        .find(|n| n.op_type == "QLinearGlobalAveragePool" && n.input[0] == features);
+    let Some(reader) = reader else { return features.to_string() };
+    let name = format!("{features}_float");
+    let node = tract_onnx::pb::NodeProto {
+        op_type: "DequantizeLinear".into(),
+        input: reader.input[..3].to_vec(),
+        output: vec![name.clone()],
+        ..Default::default()
+    };
+    graph.node.push(node);
+    name
+}

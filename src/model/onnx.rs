@@ -1,0 +1,159 @@
+//! The ONNX graph as something to ask: who makes this tensor, who reads it, what is its
+//! constant value.
+
+use super::ModelError;
+use std::collections::HashMap;
+use tract_onnx::data_resolver::MmapDataResolver;
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::prelude::*;
+
+/// More nodes than any CNN has: a hostile file, not a model.
+const MOST_NODES: usize = 20_000;
+
+/// An index over a graph. Tensors are named, as in ONNX.
+pub struct Graph<'a> {
+    pub proto: &'a GraphProto,
+    producer: HashMap<&'a str, usize>,
+    consumers: HashMap<&'a str, Vec<usize>>,
+    constants: HashMap<&'a str, &'a TensorProto>,
+}
+
+impl<'a> Graph<'a> {
+    pub fn new(model: &'a ModelProto) -> Result<Self, ModelError> {
+        let proto = model.graph.as_ref().ok_or_else(|| bad("it contains no graph"))?;
+        if proto.node.len() > MOST_NODES {
+            return Err(bad(format!("{} nodes, the limit is {MOST_NODES}", proto.node.len())));
+        }
+        let mut graph = Graph {
+            proto,
+            producer: HashMap::new(),
+            consumers: HashMap::new(),
+            constants: proto.initializer.iter().map(|t| (&*t.name, t)).collect(),
+        };
+        for (i, node) in proto.node.iter().enumerate() {
+            for name in node.output.iter().filter(|n| !n.is_empty()) {
+                if graph.producer.insert(name, i).is_some() {
+                    return Err(bad(format!("two nodes produce `{name}`")));
+                }
+                if node.op_type == "Constant"
+                    && let Some(t) = attribute(node, "value").and_then(|a| a.t.as_ref())
+                {
+                    graph.constants.insert(name, t);
+                }
+            }
+            for name in node.input.iter().filter(|n| !n.is_empty()) {
+                graph.consumers.entry(name).or_default().push(i);
+            }
+        }
+        Ok(graph)
+    }
+
+    /// The node that makes a tensor; None for inputs and initializers.
+    pub fn producer(&self, tensor: &str) -> Option<&'a NodeProto> {
+        self.producer.get(tensor).map(|&i| &self.proto.node[i])
+    }
+
+    pub fn producer_index(&self, tensor: &str) -> Option<usize> {
+        self.producer.get(tensor).copied()
+    }
+
+    /// Indices of the nodes that read a tensor.
+    pub fn consumers(&self, tensor: &str) -> &[usize] {
+        self.consumers.get(tensor).map_or(&[], Vec::as_slice)
+    }
+
+    /// The node that reads a tensor, where it is the only one and the tensor is no output.
+    pub fn only_consumer(&self, tensor: &str) -> Option<usize> {
+        match self.consumers(tensor) {
+            &[one] if !self.is_output(tensor) => Some(one),
+            _ => None,
+        }
+    }
+
+    pub fn is_output(&self, tensor: &str) -> bool {
+        self.proto.output.iter().any(|o| o.name == tensor)
+    }
+
+    pub fn is_constant(&self, tensor: &str) -> bool {
+        self.constants.contains_key(tensor)
+    }
+
+    /// The value of an initializer or Constant node.
+    pub fn constant(&self, tensor: &str) -> Option<Tensor> {
+        let proto = self.constants.get(tensor)?;
+        tract_onnx::tensor::load_tensor(&MmapDataResolver, proto, None).ok()
+    }
+
+    /// A constant as f32 with its shape, through a DequantizeLinear or Identity if need be.
+    pub fn float_constant(&self, tensor: &str) -> Option<(Vec<f32>, Vec<usize>)> {
+        if let Some(t) = self.constant(tensor) {
+            let t = t.cast_to::<f32>().ok()?;
+            return Some((floats(&t), t.shape().to_vec()));
+        }
+        let node = self.producer(tensor)?;
+        match &*node.op_type {
+            "Identity" => self.float_constant(&node.input[0]),
+            "DequantizeLinear" => {
+                let w = self.constant(&node.input[0])?;
+                let shape = w.shape().to_vec();
+                let w = floats(&w.cast_to::<f32>().ok()?.into_owned());
+                let scale =
+                    floats(&self.constant(&node.input[1])?.cast_to::<f32>().ok()?.into_owned());
+                let zero = match node.input.get(2).filter(|n| !n.is_empty()) {
+                    Some(n) => floats(&self.constant(n)?.cast_to::<f32>().ok()?.into_owned()),
+                    None => vec![0.0; scale.len()],
+                };
+                let rank = shape.len() as i64;
+                let axis = int(node, "axis").unwrap_or(1);
+                let axis = if axis < 0 { axis + rank } else { axis } as usize;
+                let inner: usize = shape.get(axis + 1..).unwrap_or(&[]).iter().product();
+                let at = |i: usize| if scale.len() == 1 { 0 } else { i / inner % scale.len() };
+                let real = w.iter().enumerate().map(|(i, w)| (w - zero[at(i)]) * scale[at(i)]);
+                Some((real.collect(), shape))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn floats(t: &Tensor) -> Vec<f32> {
+    t.to_plain_array_view::<f32>().map(|a| a.iter().copied().collect()).unwrap_or_default()
+}
+
+pub fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    node.attribute.iter().find(|a| a.name == name)
+}
+
+pub fn int(node: &NodeProto, name: &str) -> Option<i64> {
+    attribute(node, name).map(|a| a.i)
+}
+
+pub fn ints(node: &NodeProto, name: &str) -> Option<Vec<i64>> {
+    attribute(node, name).map(|a| a.ints.clone())
+}
+
+fn bad(why: impl Into<String>) -> ModelError {
+    ModelError::Bad(why.into())
+}
+
+/// Keeps only what `outputs` need, in order; initializers included.
+pub fn prune(model: &mut ModelProto, outputs: &[String]) {
+    let Some(graph) = model.graph.as_mut() else { return };
+    let mut needed: std::collections::HashSet<String> = outputs.iter().cloned().collect();
+    let mut keep = vec![false; graph.node.len()];
+    for (i, node) in graph.node.iter().enumerate().rev() {
+        if node.output.iter().any(|o| needed.contains(o)) {
+            keep[i] = true;
+            needed.extend(node.input.iter().cloned());
+        }
+    }
+    let mut keep = keep.into_iter();
+    graph.node.retain(|_| keep.next() == Some(true));
+    graph.initializer.retain(|t| needed.contains(&t.name));
+    graph.input.retain(|i| needed.contains(&i.name));
+    graph.value_info.clear();
+    graph.output = outputs
+        .iter()
+        .map(|name| tract_onnx::pb::ValueInfoProto { name: name.clone(), ..Default::default() })
+        .collect();
+}
