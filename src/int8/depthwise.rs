@@ -46,3 +46,55 @@ pub fn depthwise(w: &PackedDepthwise, run: Run) {
         isa => unreachable!("{isa} is not detected here"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::int8::pack::Requant;
+    use crate::int8::{Clamp, load, store};
+    use proptest::prelude::*;
+
+    fn convolve(
+        isa: Isa,
+        weights: &[i8],
+        taps: usize,
+        channels: usize,
+        input: &[u8],
+        count: usize,
+        zero: i32,
+        clamp: Clamp,
+    ) -> Vec<i32> {
+        let bias: Vec<i32> = (0..channels).map(|c| c as i32 * 37 - 500).collect();
+        let multiplier: Vec<f32> = (0..channels).map(|c| (c + 1) as f32 / 9e3).collect();
+        let q = Requant { input_zero: zero, bias: &bias, multiplier: &multiplier, clamp };
+        let packed = PackedDepthwise::new(isa, weights, taps, channels, &q).unwrap();
+        let input: Vec<Act> = input.iter().map(|&b| store(b as i32)).collect();
+        let mut out = vec![store(3); count * (channels + 1)];
+        let at: Vec<usize> = (0..taps).map(|t| (taps - 1 - t) * channels).collect();
+        let step = channels * 2;
+        let run =
+            Run { taps: &at, step, count, input: &input, out: &mut out, out_step: channels + 1 };
+        depthwise(&packed, run);
+        out.into_iter().map(load).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn every_kernel_gives_the_bits_of_the_scalar_one(
+            taps in prop_oneof![Just(9usize), Just(25), 1usize..50], channels in 1usize..150,
+            count in 1usize..5, zero in prop_oneof![Just(0), Just(255), 0..=255],
+            out_zero in 0..=255, data in proptest::collection::vec(prop_oneof![Just(0u8), Just(128), Just(255), any::<u8>()], 64),
+        ) {
+            let pick = |i: usize| data[(i * 31 + i / 64) % 64];
+            let weights: Vec<i8> = (0..taps * channels).map(|i| pick(i * 7) as i8).collect();
+            let input: Vec<u8> = (0..channels * (taps + 2 * count)).map(|i| pick(i * 13)).collect();
+            let clamp = Clamp::new(out_zero, 5, 250);
+            let expected = convolve(Isa::Scalar, &weights, taps, channels, &input, count, zero, clamp);
+            for isa in Isa::available() {
+                let got = convolve(isa, &weights, taps, channels, &input, count, zero, clamp);
+                prop_assert_eq!(&got, &expected, "{}", isa);
+            }
+        }
+    }
+}

@@ -56,3 +56,99 @@ pub(super) fn even_tiles(count: usize, most: usize) -> impl Iterator<Item = (usi
         (start, (t + 1) * count / tiles - start)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::int8::pack::Requant;
+    use crate::int8::{Clamp, Isa, load, store};
+    use proptest::prelude::*;
+
+    /// Small deterministic numbers from a seed, so that a failing shape can be repeated.
+    fn noise(seed: u64, n: usize) -> impl Iterator<Item = u8> {
+        let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        (0..n).map(move |_| {
+            s ^= s << 13;
+            s ^= s >> 7;
+            s ^= s << 17;
+            (s >> 32) as u8
+        })
+    }
+
+    fn product(
+        isa: Isa,
+        m: usize,
+        k: usize,
+        n: usize,
+        zero: i32,
+        clamp: Clamp,
+        seed: u64,
+    ) -> Vec<i32> {
+        // Extremes are as likely as anything: −128 · 0 and −128 · 255 among them.
+        let corner = |b: u8, ends: [i32; 2]| match b % 5 {
+            0 => ends[0],
+            1 => ends[1],
+            _ => ends[0] + b as i32,
+        };
+        let weights: Vec<i8> = noise(seed, n * k).map(|b| corner(b, [-128, 127]) as i8).collect();
+        let stride = k + seed as usize % 3;
+        let rows: Vec<Act> =
+            noise(seed + 1, m * stride + 64).map(|b| store(corner(b, [0, 255]))).collect();
+        let bias: Vec<i32> = noise(seed + 2, n).map(|b| (b as i32 - 128) * 300).collect();
+        let multiplier: Vec<f32> =
+            noise(seed + 3, n).map(|b| (b as f32 + 1.0) / (k as f32 * 4000.0)).collect();
+        let q = Requant { input_zero: zero, bias: &bias, multiplier: &multiplier, clamp };
+        let packed = PackedGemm::new(isa, &weights, n, k, &q).unwrap();
+        let mut out = vec![store(77); m * (n + 2) + 1];
+        gemm(&packed, &rows, stride, m, &mut out, n + 2);
+        out.into_iter().map(load).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn every_kernel_gives_the_bits_of_the_scalar_one(
+            m in 1usize..40, k in 1usize..70, n in 1usize..70,
+            zero in prop_oneof![Just(0), Just(255), 0..=255], out_zero in 0..=255,
+            low in 0..=128, high in 129..=255, seed in 0u64..1 << 40,
+        ) {
+            let clamp = Clamp::new(out_zero, low, high);
+            let expected = product(Isa::Scalar, m, k, n, zero, clamp, seed);
+            for isa in Isa::available() {
+                prop_assert_eq!(&product(isa, m, k, n, zero, clamp, seed), &expected, "{}", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn saturates_at_both_ends() {
+        for isa in Isa::available() {
+            for (weight, expected) in [(127, 255), (-128, 0)] {
+                let q = Requant {
+                    input_zero: 0,
+                    bias: &[0; 33],
+                    multiplier: &[1.0; 33],
+                    clamp: Clamp::new(10, 0, 255),
+                };
+                let packed = PackedGemm::new(isa, &[weight; 33 * 5], 33, 5, &q).unwrap();
+                let mut out = vec![store(1); 33];
+                gemm(&packed, &[store(255); 80], 5, 1, &mut out, 33);
+                assert!(out.iter().all(|&o| load(o) == expected), "{isa}: {out:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_even_and_cover_all_rows() {
+        for count in 1..100 {
+            for most in 1..15 {
+                let tiles: Vec<_> = even_tiles(count, most).collect();
+                assert_eq!(tiles.iter().map(|t| t.1).sum::<usize>(), count);
+                assert!(tiles.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0));
+                let (least, largest) =
+                    (tiles.iter().map(|t| t.1).min(), tiles.iter().map(|t| t.1).max());
+                assert!(largest <= Some(most) && largest <= least.map(|l| l + 1));
+            }
+        }
+    }
+}

@@ -88,16 +88,22 @@ impl Expansion for RegionOp {
         for output in outputs {
             s.equals(&output.datum_type, f32::datum_type())?;
         }
-        s.given_all(inputs.iter().map(|i| &i.shape), move |s: &mut Solver, shapes: Vec<TVec<TDim>>| {
-            let concrete: Option<Vec<TVec<usize>>> =
-                shapes.iter().map(|s| s.iter().map(|d| d.to_usize().ok()).collect()).collect();
-            let Some(shapes) = concrete else { return Ok(()) };
-            let plan = self.plan(shapes.iter().map(|s| &**s))?;
-            for (output, shape) in outputs.iter().zip(self.shapes(&plan)) {
-                s.equals(&output.shape, shape.iter().map(|d| d.to_dim()).collect::<TVec<TDim>>())?;
-            }
-            Ok(())
-        })
+        s.given_all(
+            inputs.iter().map(|i| &i.shape),
+            move |s: &mut Solver, shapes: Vec<TVec<TDim>>| {
+                let concrete: Option<Vec<TVec<usize>>> =
+                    shapes.iter().map(|s| s.iter().map(|d| d.to_usize().ok()).collect()).collect();
+                let Some(shapes) = concrete else { return Ok(()) };
+                let plan = self.plan(shapes.iter().map(|s| &**s))?;
+                for (output, shape) in outputs.iter().zip(self.shapes(&plan)) {
+                    s.equals(
+                        &output.shape,
+                        shape.iter().map(|d| d.to_dim()).collect::<TVec<TDim>>(),
+                    )?;
+                }
+                Ok(())
+            },
+        )
     }
 
     fn wire(
