@@ -116,9 +116,13 @@ impl MapMerger {
             let (lo, hi) = (self.wide_weights.row(tap.lo), self.wide_weights.row(tap.hi));
             blend(lo, hi, tap.t, &mut self.weight_row);
 
-            let out = out.chunks_exact_mut(self.channels);
-            let pixels = self.map_row.chunks_exact(self.channels);
-            for ((out, pixel), weight) in out.zip(pixels).zip(&self.weight_row) {
+            if self.channels == 1 {
+                let row = self.map_row.iter().zip(&self.weight_row);
+                out.iter_mut().zip(row).for_each(|(out, (value, weight))| *out += weight * value);
+                continue;
+            }
+            let pixels = self.map_row.chunks_exact(self.channels).zip(&self.weight_row);
+            for (out, (pixel, weight)) in out.chunks_exact_mut(self.channels).zip(pixels) {
                 for (out, value) in out.iter_mut().zip(pixel) {
                     *out += weight * value;
                 }

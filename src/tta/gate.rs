@@ -1,0 +1,129 @@
+//! Whether a frame is worth inferring at all, and how much a decision deserves.
+
+use super::luma::LumaGrid;
+use std::time::Duration;
+
+/// When less, or more, is done than usual. All of it is off by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GateSettings {
+    /// A frame whose luma differs by less than this many levels everywhere from the last
+    /// one inferred is not inferred again. 2 is above the noise of most cameras.
+    pub unchanged_levels: Option<f32>,
+    /// But no heatmap is republished for longer than this.
+    pub max_age: Duration,
+    pub sure: Option<SureSettings>,
+    pub unsure: Option<UnsureSettings>,
+}
+
+impl Default for GateSettings {
+    fn default() -> Self {
+        Self { unchanged_levels: None, max_age: Duration::from_secs(1), sure: None, unsure: None }
+    }
+}
+
+/// A confident, stable decision spends less.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SureSettings {
+    /// Probability of the best class less that of the second, at least, 0–1.
+    pub margin: f32,
+    /// For this many frames in a row, with the same best class.
+    pub frames: u32,
+    /// Of the budget, 0–1.
+    pub factor: f64,
+}
+
+/// An uncertain one spends more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnsureSettings {
+    /// Entropy of the probabilities over that of a uniform guess, at least, 0–1.
+    pub entropy: f32,
+    /// Of the budget, 1 or more.
+    pub factor: f64,
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Infer,
+    /// Publish the last heatmap again, this old.
+    Republish {
+        age: Duration,
+    },
+}
+
+/// Remembers the last frame inferred and the run of sure decisions.
+#[derive(Debug)]
+pub struct Gate {
+    settings: GateSettings,
+    inferred: Option<(LumaGrid, Duration)>,
+    best: Option<usize>,
+    sure_frames: u32,
+}
+
+impl Gate {
+    pub fn new(settings: GateSettings) -> Self {
+        Self { settings, inferred: None, best: None, sure_frames: 0 }
+    }
+
+    /// Judges a frame by its luma. It is compared with the last frame *inferred*, so slow
+    /// change adds up and is seen.
+    pub fn judge(&self, luma: &LumaGrid, now: Duration) -> Verdict {
+        let still = || {
+            let limit = self.settings.unchanged_levels?;
+            let (last, at) = self.inferred.as_ref()?;
+            let age = now.checked_sub(*at).filter(|&age| age <= self.settings.max_age)?;
+            (last.largest_difference(luma) < limit).then_some(age)
+        };
+        still().map_or(Verdict::Infer, |age| Verdict::Republish { age })
+    }
+
+    /// The frame was inferred at `now` with these probabilities, `[classes]`.
+    pub fn inferred(&mut self, luma: LumaGrid, probabilities: &[f32], now: Duration) {
+        self.inferred = Some((luma, now));
+        let best = (0..probabilities.len())
+            .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]).then(b.cmp(&a)));
+        let sure = self.settings.sure.is_some_and(|sure| margin(probabilities) >= sure.margin);
+        let same = best == self.best;
+        self.sure_frames = match (sure, same) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => self.sure_frames.saturating_add(1),
+        };
+        self.best = best;
+    }
+
+    /// What the next frame may cost, by the last one's probabilities: a factor on the
+    /// budget, 1 as a rule.
+    pub fn factor(&self, probabilities: &[f32]) -> f64 {
+        match (self.settings.sure, self.settings.unsure) {
+            (_, Some(unsure)) if entropy(probabilities) >= unsure.entropy => unsure.factor,
+            (Some(sure), _) if self.sure_frames >= sure.frames.max(1) => sure.factor,
+            _ => 1.0,
+        }
+    }
+
+    /// Forgets all: the next frame is inferred.
+    pub fn clear(&mut self) {
+        (self.inferred, self.best, self.sure_frames) = (None, None, 0);
+    }
+}
+
+/// The best probability less the second best; 1 for a single class.
+fn margin(probabilities: &[f32]) -> f32 {
+    let (mut best, mut second) = (f32::NEG_INFINITY, 0.0f32);
+    for &p in probabilities {
+        if p > best {
+            (best, second) = (p, best.max(0.0));
+        } else {
+            second = second.max(p);
+        }
+    }
+    best - second
+}
+
+/// 0: certain, 1: a uniform guess.
+fn entropy(probabilities: &[f32]) -> f32 {
+    let bits = |p: f32| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    let uniform = (probabilities.len() as f32).ln();
+    if uniform > 0.0 { probabilities.iter().map(|&p| bits(p)).sum::<f32>() / uniform } else { 0.0 }
+}
