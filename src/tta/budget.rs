@@ -274,3 +274,228 @@ impl Bucket {
         self.level = (self.level - amount).clamp(-limit, limit);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Merge;
+    use proptest::prelude::*;
+
+    const SIZE: [usize; 2] = [299, 299];
+
+    fn ms(ms: f64) -> Duration {
+        Duration::from_secs_f64(ms / 1e3)
+    }
+
+    fn eight() -> Vec<View> {
+        let views = super::super::views(&[0.5, 1.0, 1.5, 2.0], true, Merge::Mean);
+        views.iter().map(|v| v.view).collect()
+    }
+
+    fn names(views: &[View]) -> String {
+        views.iter().map(View::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    /// One thread on a fake clock. `time(view, noise)` is how long a view takes, with
+    /// noise in 0–1.
+    struct Rig<F: Fn(View, f64) -> Duration> {
+        budget: Budget,
+        now: Duration,
+        random: u64,
+        time: F,
+    }
+
+    impl<F: Fn(View, f64) -> Duration> Rig<F> {
+        fn new(settings: BudgetSettings, time: F) -> Self {
+            let mut budget = Budget::new(settings, &eight(), SIZE, 8.36e9);
+            for view in eight() {
+                budget.finished(view, time(view, 0.5), Duration::ZERO);
+            }
+            Self { budget, now: Duration::ZERO, random: 1, time }
+        }
+
+        fn noise(&mut self) -> f64 {
+            self.random = self.random.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (self.random >> 33) as f64 / (1u64 << 31) as f64
+        }
+
+        /// Runs one frame: the views in the order they ran, the time it took, and whether
+        /// more than 1.1 times the prediction of the cheapest view not run was left over.
+        fn frame(&mut self, factor: f64) -> (Vec<View>, Duration, bool) {
+            let began = self.now;
+            let mut ran = Vec::new();
+            self.budget.begin(self.now, factor);
+            while let Some(view) = self.budget.next(self.now) {
+                let noise = self.noise();
+                let spent = (self.time)(view, noise);
+                self.now += spent;
+                self.budget.finished(view, spent, self.now);
+                ran.push(view);
+            }
+            self.now += ms(0.3);
+            self.budget.end(self.now);
+            let spent = self.now - began;
+            let rest = eight().into_iter().filter(|view| !ran.contains(view));
+            let cheapest = rest.filter_map(|view| self.budget.predict(view, self.now)).min();
+            let left = self.budget.settings.per_frame.unwrap_or_default().saturating_sub(spent);
+            (ran, spent, cheapest.is_some_and(|cheapest| left > cheapest.mul_f64(1.1)))
+        }
+    }
+
+    /// 10 ms an identity view, up to 10 % more with noise; now and then far more.
+    fn usual(view: View, noise: f64) -> Duration {
+        let slip = if noise > 0.995 { 2.0 } else { 1.0 };
+        ms(10.0 * view.cost(SIZE[0], SIZE[1]) * (1.0 + 0.1 * noise) * slip)
+    }
+
+    fn per_frame(budget_ms: f64) -> BudgetSettings {
+        BudgetSettings { per_frame: Some(ms(budget_ms)), ..Default::default() }
+    }
+
+    #[test]
+    fn order_is_by_measured_value_then_by_hand() {
+        assert_eq!(names(&ordered(&eight(), &[])), "1 0.5f 1f 1.5f 0.5 1.5 2f 2");
+        let by_hand = [View { scale: 2.0, hflip: false }, View { scale: 3.0, hflip: false }];
+        assert_eq!(names(&ordered(&eight(), &by_hand)), "1 2 0.5f 1f 1.5f 0.5 1.5 2f");
+        let odd = super::super::views(&[1.25, 0.75], true, Merge::Mean);
+        let odd: Vec<View> = odd.iter().map(|v| v.view).collect();
+        assert_eq!(names(&ordered(&odd, &[])), "0.75f 0.75 1.25f 1.25");
+    }
+
+    #[test]
+    fn without_limits_every_view_runs() {
+        let mut rig = Rig::new(BudgetSettings::default(), usual);
+        assert_eq!(names(&rig.frame(1.0).0), "1 0.5f 1f 1.5f 0.5 1.5 2f 2");
+        let mut budget = Budget::new(BudgetSettings::default(), &eight(), SIZE, 0.0);
+        budget.begin(Duration::ZERO, 1.0);
+        let all: Vec<View> = std::iter::from_fn(|| budget.next(Duration::ZERO)).collect();
+        assert_eq!(all.len(), 8, "before anything was measured, too");
+    }
+
+    #[test]
+    fn frames_keep_to_their_wall_time_and_use_it() {
+        for (budget_ms, expected) in [
+            (5.0, "1"),
+            (12.0, "1"),
+            (15.0, "1 0.5f"),
+            (25.4, "1 0.5f 1f"),
+            (33.0, "1 0.5f 1f 0.5"), // 1.5f does not fit, the cheaper one after it does
+            (60.0, "1 0.5f 1f 1.5f 0.5"),
+            (500.0, "1 0.5f 1f 1.5f 0.5 1.5 2f 2"),
+        ] {
+            let mut rig = Rig::new(per_frame(budget_ms), usual);
+            let (mut late, mut idle, mut as_expected) = (0, 0, 0);
+            for _ in 0..1000 {
+                let (ran, spent, left_over) = rig.frame(1.0);
+                assert_eq!(ran[0], View::IDENTITY);
+                late += usize::from(spent > ms(budget_ms * 1.1));
+                idle += usize::from(left_over);
+                as_expected += usize::from(names(&ran) == expected);
+            }
+            assert!(as_expected > 900, "{budget_ms} ms: {expected} in {as_expected} frames only");
+            if budget_ms > 12.0 {
+                assert!(late <= 10, "{budget_ms} ms: {late} of 1000 frames late");
+            }
+            assert!(idle <= 50, "{budget_ms} ms: {idle} of 1000 frames idle");
+        }
+    }
+
+    #[test]
+    fn a_budget_below_the_first_view_is_told() {
+        let told = |budget_ms| {
+            let mut rig = Rig::new(per_frame(budget_ms), |view, _| usual(view, 0.0));
+            rig.frame(1.0);
+            rig.budget.exceeded_by_first_view(rig.now)
+        };
+        assert_eq!(told(5.0), Some(ms(10.3)));
+        assert_eq!(told(11.0), None);
+    }
+
+    #[test]
+    fn a_bad_moment_is_forgotten() {
+        let slow = std::cell::Cell::new(1.0);
+        let mut rig =
+            Rig::new(per_frame(60.0), |view, noise| usual(view, noise).mul_f64(slow.get()));
+        let usual = rig.frame(1.0).0;
+        slow.set(5.0);
+        for _ in 0..100 {
+            rig.frame(1.0);
+        }
+        assert_eq!(names(&rig.frame(1.0).0), "1");
+        slow.set(1.0);
+        while rig.frame(1.0).0 != usual {
+            assert!(rig.now < Duration::from_secs(60), "still at {}", names(&rig.frame(1.0).0));
+        }
+    }
+
+    #[test]
+    fn shares_hold_over_time_and_are_used() {
+        let cpu = BudgetSettings { cpu_percent: Some(50.0), ..Default::default() };
+        let macs = BudgetSettings { macs_per_s: Some(8.36e9 * 50.0), ..Default::default() };
+        for settings in [cpu, macs] {
+            let mut rig = Rig::new(settings.clone(), |view, _| usual(view, 0.0));
+            let mut busy = Duration::ZERO;
+            for _ in 0..1000 {
+                let due = rig.now + ms(100.0);
+                let ran = rig.frame(1.0).0;
+                busy += ran.iter().map(|&view| usual(view, 0.0)).sum::<Duration>();
+                rig.now = rig.now.max(due);
+            }
+            let percent = 100.0 * busy.as_secs_f64() / rig.now.as_secs_f64();
+            assert!((45.0..=51.0).contains(&percent), "{settings:?}: {percent} % of a core");
+        }
+    }
+
+    #[test]
+    fn a_factor_holds_a_frame_to_its_share() {
+        for (factor, expected) in [
+            (1.0, "1 0.5f 1f 1.5f 0.5 1.5 2f 2"),
+            (0.5, "1 0.5f 1f 1.5f 0.5 1.5"),
+            (0.25, "1 0.5f 1f 0.5"),
+            (0.0, "1"),
+        ] {
+            let mut rig = Rig::new(BudgetSettings::default(), usual);
+            assert_eq!(names(&rig.frame(factor).0), expected, "factor {factor}");
+        }
+        let mut rig = Rig::new(per_frame(28.0), |view, _| usual(view, 0.0));
+        assert_eq!(names(&rig.frame(0.5).0), "1 0.5f");
+        assert_eq!(names(&rig.frame(2.0).0), "1 0.5f 1f 1.5f 0.5");
+    }
+
+    proptest! {
+        /// Whatever views take and whatever the budget: the identity view first, no view
+        /// twice, and none started that was predicted to end too late.
+        #[test]
+        fn no_view_starts_that_does_not_fit(
+            frames in prop::collection::vec((1u64..400, 0u8..3, prop::collection::vec(1u64..200, 8)), 1..60),
+        ) {
+            let mut now = Duration::ZERO;
+            let mut budget = Budget::new(per_frame(50.0), &eight(), SIZE, 1.0);
+            for (budget_ms, reload, times) in frames {
+                if reload == 0 {
+                    budget = Budget::new(per_frame(budget_ms as f64), &eight(), SIZE, 1.0);
+                }
+                let limit = budget.settings.per_frame.unwrap();
+                let began = now;
+                let mut ran = Vec::new();
+                budget.begin(now, 1.0);
+                loop {
+                    let predicted: Vec<_> = eight().iter().map(|&v| budget.predict(v, now)).collect();
+                    let Some(view) = budget.next(now) else { break };
+                    prop_assert!(!ran.contains(&view));
+                    if !ran.is_empty() {
+                        let index = eight().iter().position(|&v| v == view).unwrap();
+                        let predicted = predicted[index].expect("a prediction before a start");
+                        prop_assert!(now - began + predicted <= limit);
+                    }
+                    let spent = Duration::from_millis(times[ran.len()]);
+                    now += spent;
+                    budget.finished(view, spent, now);
+                    ran.push(view);
+                }
+                prop_assert_eq!(ran.first(), Some(&View::IDENTITY));
+                budget.end(now);
+            }
+        }
+    }
+}

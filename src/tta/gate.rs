@@ -127,3 +127,96 @@ fn entropy(probabilities: &[f32]) -> f32 {
     let uniform = (probabilities.len() as f32).ln();
     if uniform > 0.0 { probabilities.iter().map(|&p| bits(p)).sum::<f32>() / uniform } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::luma::scene::{fill, picture, shoot};
+    use super::*;
+
+    const FRAME: Duration = Duration::from_millis(100);
+
+    fn gate(unchanged_levels: Option<f32>) -> Gate {
+        Gate::new(GateSettings { unchanged_levels, ..Default::default() })
+    }
+
+    #[test]
+    fn an_unchanged_frame_is_not_inferred() {
+        let mut gate = gate(Some(2.0));
+        let mut scene = picture(1);
+        let still = |seed| shoot(&picture(1), 1.0, 0.0, 2.0, seed);
+        assert_eq!(gate.judge(&still(1), FRAME), Verdict::Infer, "the first");
+        gate.inferred(still(1), &[1.0], FRAME);
+        assert_eq!(gate.judge(&still(2), 2 * FRAME), Verdict::Republish { age: FRAME });
+        assert_eq!(gate.judge(&still(3), 11 * FRAME), Verdict::Republish { age: 10 * FRAME });
+        assert_eq!(gate.judge(&still(4), 12 * FRAME), Verdict::Infer, "older than a second");
+        let brighter = shoot(&scene, 1.0, 4.0, 2.0, 5);
+        assert_eq!(gate.judge(&brighter, 2 * FRAME), Verdict::Infer, "another exposure");
+        fill(&mut scene, [0.5, 0.5], [0.05, 0.05], 255.0);
+        assert_eq!(gate.judge(&shoot(&scene, 1.0, 0.0, 2.0, 6), 2 * FRAME), Verdict::Infer);
+        gate.clear();
+        assert_eq!(gate.judge(&still(7), 2 * FRAME), Verdict::Infer, "after a reload");
+    }
+
+    #[test]
+    fn slow_change_adds_up() {
+        let mut gate = gate(Some(2.0));
+        let scene = picture(2);
+        gate.inferred(shoot(&scene, 1.0, 0.0, 0.0, 0), &[1.0], Duration::ZERO);
+        let drift = |frame: u32| shoot(&scene, 1.0, frame as f32 * 0.5, 0.0, 0);
+        let first = (1..10).find(|&i| gate.judge(&drift(i), i * FRAME / 10) == Verdict::Infer);
+        assert!(first.is_some_and(|frame| (3..=6).contains(&frame)), "{first:?}");
+    }
+
+    #[test]
+    fn off_by_default() {
+        let mut gate = gate(None);
+        let luma = shoot(&picture(3), 1.0, 0.0, 0.0, 0);
+        gate.inferred(luma.clone(), &[0.5, 0.5], FRAME);
+        assert_eq!(gate.judge(&luma, FRAME), Verdict::Infer);
+        assert_eq!(gate.factor(&[0.5, 0.5]), 1.0);
+    }
+
+    #[test]
+    fn sure_decisions_spend_less_and_unsure_ones_more() {
+        let mut gate = Gate::new(GateSettings {
+            sure: Some(SureSettings { margin: 0.5, frames: 3, factor: 0.3 }),
+            unsure: Some(UnsureSettings { entropy: 0.9, factor: 2.0 }),
+            ..Default::default()
+        });
+        let luma = shoot(&picture(3), 1.0, 0.0, 0.0, 0);
+        let (cat, dog, open, tie) =
+            ([0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.34, 0.33, 0.33]);
+        for (step, (probabilities, expected)) in [
+            (cat, 1.0),
+            (cat, 1.0),
+            (cat, 0.3),
+            (cat, 0.3),
+            (dog, 1.0), // as sure, but of something else
+            (dog, 1.0),
+            (dog, 0.3),
+            (open, 1.0),
+            (dog, 1.0),
+            (tie, 2.0),
+            (cat, 1.0),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            gate.inferred(luma.clone(), &probabilities, FRAME);
+            assert_eq!(gate.factor(&probabilities), expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn margin_and_entropy_by_hand() {
+        for (probabilities, expected_margin, expected_entropy) in [
+            (&[1.0, 0.0][..], 1.0, 0.0),
+            (&[0.5, 0.5], 0.0, 1.0),
+            (&[0.25, 0.5, 0.25, 0.0], 0.25, 0.75),
+            (&[1.0], 1.0, 0.0),
+        ] {
+            assert!((margin(probabilities) - expected_margin).abs() < 1e-6, "{probabilities:?}");
+            assert!((entropy(probabilities) - expected_entropy).abs() < 1e-6, "{probabilities:?}");
+        }
+    }
+}

@@ -184,3 +184,176 @@ impl<T> Kept<T> {
         self.freshness.iter().sum::<f32>() < 0.5 * REGIONS as f32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::luma::REGION_SIDE;
+    use super::super::luma::scene::{fill, picture, shoot};
+    use super::super::{budget::ordered, views};
+    use super::*;
+    use crate::config::Merge;
+    use proptest::prelude::*;
+
+    const SIZE: [usize; 2] = [299, 299];
+    const FRAME: Duration = Duration::from_millis(100);
+
+    fn eight() -> Vec<View> {
+        let listed = views(&[0.5, 1.0, 1.5, 2.0], true, Merge::Mean);
+        ordered(&listed.iter().map(|v| v.view).collect::<Vec<_>>(), &[])
+    }
+
+    /// Remembers with every view the scene that it saw.
+    struct Rig {
+        rolling: Rolling<u64>,
+        now: Duration,
+        frames: u64,
+        spent: f64,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let rolling = Rolling::new(RollingSettings::default(), &eight(), SIZE);
+            Self { rolling, now: Duration::ZERO, frames: 0, spent: 0.0 }
+        }
+
+        /// One frame of `scene`; then what must always hold.
+        fn frame(&mut self, scene: u64, picture: &[f32]) {
+            self.now += FRAME;
+            self.frames += 1;
+            let luma = shoot(picture, 1.0, 0.0, 2.0, self.frames);
+            self.rolling.begin(&luma, self.now);
+            while let Some(view) = self.rolling.next(|_| true) {
+                assert_ne!(view, View::IDENTITY);
+                self.spent += view.cost(SIZE[0], SIZE[1]);
+                self.rolling.keep(view, scene, &luma, self.now);
+            }
+            self.check_weights();
+            let share = RollingSettings::default().share;
+            assert!(self.spent <= share * self.frames as f64 + 1e-9, "more spent than allowed");
+        }
+
+        fn check_weights(&self) {
+            let mut sums = *self.rolling.identity_weights();
+            assert!(sums.iter().all(|&weight| weight > 0.0));
+            for kept in self.rolling.kept(self.now) {
+                assert!(kept.age <= RollingSettings::default().max_age, "{}", kept.view);
+                sums.iter_mut().zip(kept.weights).for_each(|(sum, weight)| *sum += weight);
+            }
+            assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "{sums:?}");
+        }
+
+        fn scenes_kept(&self) -> Vec<u64> {
+            self.rolling.kept(self.now).map(|kept| *kept.made).collect()
+        }
+    }
+
+    #[test]
+    fn a_still_scene_gets_every_view_for_half_a_view_more() {
+        let (mut rig, still) = (Rig::new(), picture(1));
+        let mut complete_at = None;
+        for frame in 0..300 {
+            rig.frame(1, &still);
+            if rig.rolling.is_complete() {
+                complete_at = complete_at.or(Some(frame));
+            }
+            if complete_at.is_some() {
+                let weights = rig.rolling.kept(rig.now).flat_map(|kept| *kept.weights);
+                let mut all = weights.chain(*rig.rolling.identity_weights());
+                assert!(all.all(|weight| weight == 0.125), "frame {frame}: not the mean of eight");
+            }
+        }
+        let cost = 1.0 + rig.spent / rig.frames as f64;
+        assert!((1.4..=1.5).contains(&cost), "{cost} identity views a frame");
+        let complete_at = complete_at.expect("complete in the end");
+        assert!(complete_at <= 28, "13.5 views of cost take 27 frames, not {complete_at}");
+    }
+
+    #[test]
+    fn the_first_frame_after_a_cut_has_nothing_from_before() {
+        for seed in 0..8 {
+            let (mut rig, scene) = (Rig::new(), picture(seed));
+            for _ in 0..35 {
+                rig.frame(seed, &scene);
+            }
+            assert_eq!(rig.scenes_kept(), [seed; 7]);
+            rig.frame(seed + 1, &picture(seed + 1));
+            assert!(!rig.scenes_kept().contains(&seed), "scene {seed} outlived the cut");
+            rig.frame(seed, &picture(seed));
+            assert!(!rig.scenes_kept().contains(&(seed + 1)), "scene {} came back", seed + 1);
+        }
+    }
+
+    #[test]
+    fn a_walk_through_a_corner_resets_that_corner_only() {
+        let (mut rig, mut scene) = (Rig::new(), picture(4));
+        for _ in 0..35 {
+            rig.frame(1, &scene);
+        }
+        fill(&mut scene, [0.0, 0.0], [0.125, 0.25], 250.0);
+        rig.frame(2, &scene);
+        let corner = [0, REGION_SIDE];
+        for kept in rig.rolling.kept(rig.now).filter(|kept| *kept.made == 1) {
+            for (region, &weight) in kept.weights.iter().enumerate() {
+                let expected = if corner.contains(&region) { 0.0 } else { 0.125 };
+                assert_eq!(weight, expected, "{} in region {region}", kept.view);
+            }
+        }
+    }
+
+    #[test]
+    fn kept_views_fade_and_go_with_age() {
+        let (mut rig, still) = (Rig::new(), picture(5));
+        for _ in 0..35 {
+            rig.frame(1, &still);
+        }
+        let luma = shoot(&still, 1.0, 0.0, 2.0, 99);
+        rig.rolling.begin(&luma, rig.now + Duration::from_secs(27));
+        let identity = rig.rolling.identity_weights()[0];
+        let kept: Vec<f32> = rig.rolling.kept(rig.now).map(|kept| kept.weights[0]).collect();
+        assert!(kept.len() == 7 && kept.iter().all(|&w| w > 0.0 && w < 0.5 * identity), "{kept:?}");
+        rig.rolling.begin(&luma, rig.now + Duration::from_secs(31));
+        assert_eq!(rig.rolling.kept(rig.now).count(), 0);
+        assert_eq!(rig.rolling.identity_weights(), &[1.0; REGIONS]);
+    }
+
+    #[test]
+    fn views_that_do_not_fit_are_passed_over() {
+        let mut rig = Rig::new();
+        let luma = shoot(&picture(6), 1.0, 0.0, 2.0, 1);
+        let mut ran = Vec::new();
+        for _ in 0..40 {
+            rig.rolling.begin(&luma, rig.now);
+            while let Some(view) = rig.rolling.next(|view| view.scale <= 1.0) {
+                rig.rolling.keep(view, 1, &luma, rig.now);
+                ran.push(view);
+            }
+        }
+        ran.sort();
+        ran.dedup();
+        let names: Vec<String> = ran.iter().map(View::to_string).collect();
+        assert_eq!(names, ["0.5", "0.5f", "1f"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Random cuts, walks through corners, pauses and reloads.
+        #[test]
+        fn invariants_hold_whatever_happens(
+            events in prop::collection::vec((0u8..12, 0u64..6), 1..60),
+        ) {
+            let (mut rig, mut seed) = (Rig::new(), 0);
+            let mut scene = picture(seed);
+            for (event, value) in events {
+                match event {
+                    0 => { seed = value; scene = picture(seed); }
+                    1 => fill(&mut scene, [0.1 * value as f32, 0.5], [0.2, 0.3], 40.0 * value as f32),
+                    2 => rig.now += Duration::from_secs(5 * value),
+                    3 => rig.rolling.clear(),
+                    _ => {}
+                }
+                rig.frame(seed, &scene);
+                prop_assert!(rig.scenes_kept().iter().all(|&kept| kept == seed));
+            }
+        }
+    }
+}

@@ -82,3 +82,57 @@ impl Thermal {
         (1.0 - self.settings.step * f64::from(self.steps)).max(self.settings.floor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOL: Reading = Reading { celsius: Some(50.0), capped: false };
+    const WARM: Reading = Reading { celsius: Some(70.0), capped: false };
+    const HOT: Reading = Reading { celsius: Some(80.0), capped: false };
+    const CAPPED: Reading = Reading { celsius: Some(50.0), capped: true };
+    const BLIND: Reading = Reading { celsius: None, capped: false };
+
+    /// One reading a second; the factor after each.
+    fn check(readings: &[(Reading, u32)], expected: &[f64]) {
+        let settings =
+            ThermalSettings { step: 0.25, hold: Duration::from_secs(2), ..Default::default() };
+        let mut thermal = Thermal::new(settings);
+        let (mut now, mut factors) = (Duration::ZERO, Vec::new());
+        for &(reading, seconds) in readings {
+            for _ in 0..seconds {
+                let before = thermal.factor();
+                let told = thermal.update(reading, now);
+                assert_eq!(told.is_some(), thermal.factor() != before, "told once per change");
+                assert!(told.is_none_or(|factor| factor == thermal.factor()));
+                factors.push(thermal.factor());
+                now += Duration::from_secs(1);
+            }
+        }
+        assert_eq!(factors, expected, "{readings:?}");
+    }
+
+    #[test]
+    fn shrinks_when_hot_stays_when_warm_grows_when_cool() {
+        check(
+            &[(COOL, 1), (HOT, 3), (WARM, 3), (COOL, 4)],
+            &[1.0, 0.75, 0.75, 0.5, 0.5, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0],
+        );
+    }
+
+    #[test]
+    fn stops_at_the_floor_and_leaves_it_at_once() {
+        check(&[(HOT, 8), (COOL, 2)], &[0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn a_capped_processor_counts_as_hot() {
+        check(&[(CAPPED, 3), (COOL, 2)], &[0.75, 0.75, 0.5, 0.5, 0.75]);
+    }
+
+    #[test]
+    fn without_a_sensor_it_stays() {
+        let odd = Reading { celsius: Some(f64::NAN), capped: false };
+        check(&[(HOT, 1), (BLIND, 3), (odd, 2)], &[0.75; 6]);
+    }
+}
