@@ -89,7 +89,7 @@ impl Budget {
         let first_cost = order.first().map_or(1.0, |first| first.cost(height, width));
         let candidate = |view: View| {
             let cost = view.cost(height, width);
-            let ratio = cost / first_cost.max(f64::MIN_POSITIVE);
+            let ratio = if first_cost > 0.0 { cost / first_cost } else { 1.0 };
             let times = Predictor::default();
             Candidate { view, cost, times, ratio, started: false, reserved_s: 0.0 }
         };
@@ -107,19 +107,19 @@ impl Budget {
         }
     }
 
-    /// A frame was decoded at `now`. `factor` scales what it may cost: below 1 for a hot
-    /// board or a sure decision, above 1 for an unsure one. Below 1 it also holds the
+    /// A frame was decoded at `now`. `factor`, 0–1, is the share of the budget that it
+    /// may cost: less than 1 on a hot board or for a sure decision. It also holds the
     /// frame to that share of all views' cost, so it works without any budget set.
     pub fn begin(&mut self, now: Duration, factor: f64) {
         self.began = now;
         self.last_finished = now;
-        self.factor = factor;
+        self.factor = if factor.is_nan() { 1.0 } else { factor.clamp(0.0, 1.0) };
         self.started_cost = 0.0;
         for candidate in &mut self.candidates {
             candidate.started = false;
         }
         for bucket in [&mut self.cpu_s, &mut self.macs].into_iter().flatten() {
-            bucket.fill(now, factor);
+            bucket.fill(now, self.factor);
         }
     }
 
@@ -206,7 +206,7 @@ impl Budget {
         let in_time = self.settings.per_frame.is_none_or(|budget| {
             let end =
                 now.saturating_sub(self.began) + predicted + self.tail.p95(now).unwrap_or_default();
-            end <= budget.mul_f64(self.factor.max(0.0))
+            end <= budget.mul_f64(self.factor)
         });
         let all: f64 = self.candidates.iter().map(|c| c.cost).sum();
         let in_share = self.factor >= 1.0 || self.started_cost + cost <= self.factor * all;
@@ -259,14 +259,13 @@ impl Bucket {
     const MEMORY_S: f64 = 5.0;
 
     fn new(rate_per_s: f64) -> Self {
-        Self { rate_per_s, level: 0.0, filled_at: None }
+        Self { rate_per_s: rate_per_s.max(0.0), level: 0.0, filled_at: None }
     }
 
     fn fill(&mut self, now: Duration, factor: f64) {
         let elapsed = now.saturating_sub(self.filled_at.unwrap_or(now)).as_secs_f64();
         self.filled_at = Some(now);
-        // More than was set is never given: a share of the processor is a promise.
-        self.take(-elapsed * self.rate_per_s * factor.clamp(0.0, 1.0));
+        self.take(-elapsed * self.rate_per_s * factor);
     }
 
     fn take(&mut self, amount: f64) {
@@ -459,7 +458,8 @@ mod tests {
         }
         let mut rig = Rig::new(per_frame(28.0), |view, _| usual(view, 0.0));
         assert_eq!(names(&rig.frame(0.5).0), "1 0.5f");
-        assert_eq!(names(&rig.frame(2.0).0), "1 0.5f 1f 1.5f 0.5");
+        rig.budget.begin(rig.now, 2.0);
+        assert_eq!(rig.budget.factor, 1.0, "no more than the budget");
     }
 
     proptest! {

@@ -11,13 +11,23 @@ pub struct GateSettings {
     pub unchanged_levels: Option<f32>,
     /// But no heatmap is republished for longer than this.
     pub max_age: Duration,
+    /// Share of the budget that a decision gets which is neither sure nor unsure, 0–1.
+    pub usual: f64,
     pub sure: Option<SureSettings>,
-    pub unsure: Option<UnsureSettings>,
+    /// Entropy of the probabilities over that of a uniform guess, 0–1, from which on a
+    /// decision is unsure and gets all of the budget.
+    pub unsure_entropy: Option<f32>,
 }
 
 impl Default for GateSettings {
     fn default() -> Self {
-        Self { unchanged_levels: None, max_age: Duration::from_secs(1), sure: None, unsure: None }
+        Self {
+            unchanged_levels: None,
+            max_age: Duration::from_secs(1),
+            usual: 1.0,
+            sure: None,
+            unsure_entropy: None,
+        }
     }
 }
 
@@ -29,15 +39,6 @@ pub struct SureSettings {
     /// For this many frames in a row, with the same best class.
     pub frames: u32,
     /// Of the budget, 0–1.
-    pub factor: f64,
-}
-
-/// An uncertain one spends more.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct UnsureSettings {
-    /// Entropy of the probabilities over that of a uniform guess, at least, 0–1.
-    pub entropy: f32,
-    /// Of the budget, 1 or more.
     pub factor: f64,
 }
 
@@ -92,13 +93,12 @@ impl Gate {
         self.best = best;
     }
 
-    /// What the next frame may cost, by the last one's probabilities: a factor on the
-    /// budget, 1 as a rule.
+    /// The share of the budget, 0–1, for the next frame, by the last one's probabilities.
     pub fn factor(&self, probabilities: &[f32]) -> f64 {
-        match (self.settings.sure, self.settings.unsure) {
-            (_, Some(unsure)) if entropy(probabilities) >= unsure.entropy => unsure.factor,
+        match (self.settings.sure, self.settings.unsure_entropy) {
+            (_, Some(unsure)) if entropy(probabilities) >= unsure => 1.0,
             (Some(sure), _) if self.sure_frames >= sure.frames.max(1) => sure.factor,
-            _ => 1.0,
+            _ => self.settings.usual,
         }
     }
 
@@ -180,24 +180,25 @@ mod tests {
     fn sure_decisions_spend_less_and_unsure_ones_more() {
         let mut gate = Gate::new(GateSettings {
             sure: Some(SureSettings { margin: 0.5, frames: 3, factor: 0.3 }),
-            unsure: Some(UnsureSettings { entropy: 0.9, factor: 2.0 }),
+            usual: 0.6,
+            unsure_entropy: Some(0.9),
             ..Default::default()
         });
         let luma = shoot(&picture(3), 1.0, 0.0, 0.0, 0);
         let (cat, dog, open, tie) =
             ([0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.34, 0.33, 0.33]);
         for (step, (probabilities, expected)) in [
-            (cat, 1.0),
-            (cat, 1.0),
+            (cat, 0.6),
+            (cat, 0.6),
             (cat, 0.3),
             (cat, 0.3),
-            (dog, 1.0), // as sure, but of something else
-            (dog, 1.0),
+            (dog, 0.6), // as sure, but of something else
+            (dog, 0.6),
             (dog, 0.3),
-            (open, 1.0),
-            (dog, 1.0),
-            (tie, 2.0),
-            (cat, 1.0),
+            (open, 0.6),
+            (dog, 0.6),
+            (tie, 1.0),
+            (cat, 0.6),
         ]
         .into_iter()
         .enumerate()

@@ -13,7 +13,7 @@ pub struct RollingSettings {
     /// A kept view older than this has no weight; it fades over the last quarter.
     pub max_age: Duration,
     /// A region that differs by this many luma levels from the frame that a view was
-    /// made of has nothing of that view; half of it is still the same.
+    /// made of has nothing of that view; half of it is still the same. Positive.
     pub change_levels: f32,
     /// When more than this share of the picture changed, 0–1, it is another scene.
     pub cut_share: f32,

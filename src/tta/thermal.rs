@@ -66,7 +66,7 @@ impl Thermal {
         let cool = !hot && celsius.is_some_and(|c| c <= self.settings.cool_celsius);
         let before = self.factor();
         if hot && before > self.settings.floor {
-            self.steps += 1;
+            self.steps = self.steps.saturating_add(1);
         } else if cool {
             self.steps = self.steps.saturating_sub(1);
         }
