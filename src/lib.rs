@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 #![allow(missing_docs)]
 
+pub mod bilinear;
 pub mod camera;
 pub mod config;
 pub mod frame;

@@ -1,5 +1,18 @@
 //! Test-time augmentation: which views, in what order, within what budget, and how their
-//! maps become one. Takes a clock and an infer closure; no I/O.
+//! maps become one. Takes times and temperatures as values; no I/O, no clock.
 
+pub mod budget;
+pub mod gate;
+pub mod luma;
 pub mod merge;
+pub mod rolling;
+pub mod thermal;
 pub mod view;
+
+pub use budget::{Budget, BudgetSettings};
+pub use gate::{Gate, GateSettings};
+pub use luma::LumaGrid;
+pub use merge::{MapMerger, Weight};
+pub use rolling::{Rolling, RollingSettings};
+pub use thermal::{Thermal, ThermalSettings};
+pub use view::{View, WeightedView, views};

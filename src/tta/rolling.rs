@@ -1,0 +1,359 @@
+//! Rolling TTA: on a still scene the views other than the identity are spread over the
+//! frames that follow, and their maps are kept until time or change makes them worthless.
+
+use super::luma::{LumaGrid, REGIONS};
+use super::view::View;
+use std::time::Duration;
+
+/// How kept views are made and given up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RollingSettings {
+    /// What further views may cost per frame on average, in identity views.
+    pub share: f64,
+    /// A kept view older than this has no weight; it fades over the last quarter.
+    pub max_age: Duration,
+    /// A region that differs by this many luma levels from the frame that a view was
+    /// made of has nothing of that view; half of it is still the same. Positive.
+    pub change_levels: f32,
+    /// When more than this share of the picture changed, 0–1, it is another scene.
+    pub cut_share: f32,
+}
+
+impl Default for RollingSettings {
+    fn default() -> Self {
+        Self { share: 0.5, max_age: Duration::from_secs(30), change_levels: 6.0, cut_share: 0.4 }
+    }
+}
+
+/// Decides which view runs when, keeps what views made (`T`: a map, or the features), and
+/// says how much each kept one still counts in each region.
+///
+/// Per frame: [`begin`](Self::begin), [`next`](Self::next) until `None`, each view at most
+/// once, [`keep`](Self::keep) for each that ran, then the weights.
+#[derive(Debug)]
+pub struct Rolling<T> {
+    settings: RollingSettings,
+    /// In order of value per cost, without the identity view.
+    slots: Vec<Slot<T>>,
+    /// Cost that may be spent now, in identity views.
+    credit: f64,
+    identity: [f32; REGIONS],
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    view: View,
+    /// In identity views.
+    cost: f64,
+    kept: Option<Kept<T>>,
+    /// Handed out for the frame at hand.
+    asked: bool,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    made: T,
+    luma: LumaGrid,
+    at: Duration,
+    /// 1: as good as new; 0: nothing left of it.
+    freshness: [f32; REGIONS],
+    weights: [f32; REGIONS],
+}
+
+/// A kept view's part in the frame at hand.
+#[derive(Debug)]
+pub struct KeptView<'a, T> {
+    pub view: View,
+    pub made: &'a T,
+    pub age: Duration,
+    /// Per region, row by row; with all others' and the identity's these sum to one.
+    pub weights: &'a [f32; REGIONS],
+}
+
+impl<T> Rolling<T> {
+    /// `views` in order of value per cost; the identity view among them is left out, as
+    /// it runs on every frame.
+    pub fn new(settings: RollingSettings, views: &[View], [height, width]: [usize; 2]) -> Self {
+        let further = views.iter().filter(|&&view| view != View::IDENTITY);
+        let slot = |&view: &View| {
+            let cost = view.cost(height, width);
+            Slot { view, cost, kept: None, asked: false }
+        };
+        Self { settings, slots: further.map(slot).collect(), credit: 0.0, identity: [1.0; REGIONS] }
+    }
+
+    /// A frame that will be inferred: ages what is kept, and drops what is from another
+    /// scene or from the future.
+    pub fn begin(&mut self, luma: &LumaGrid, now: Duration) {
+        let dearest = self.slots.iter().map(|slot| slot.cost).fold(0.0, f64::max);
+        self.credit = (self.credit + self.settings.share).min(dearest.max(self.settings.share));
+        for slot in &mut self.slots {
+            slot.asked = false;
+            slot.kept = slot.kept.take().and_then(|kept| kept.aged(&self.settings, luma, now));
+        }
+        self.weigh();
+    }
+
+    /// A view to run on this frame, paid from the credit: a missing one first, by value,
+    /// then the oldest. `fits` says whether the time budget allows a view at all, now.
+    pub fn next(&mut self, fits: impl Fn(View) -> bool) -> Option<View> {
+        let wanted = self.slots.iter_mut().filter(|slot| !slot.asked && fits(slot.view));
+        let slot = wanted.min_by_key(|slot| match &slot.kept {
+            Some(kept) if !kept.mostly_gone() => Some(kept.at),
+            _ => None,
+        })?;
+        if slot.cost > self.credit {
+            return None;
+        }
+        self.credit -= slot.cost;
+        slot.asked = true;
+        Some(slot.view)
+    }
+
+    /// What `view` made of the frame with this `luma`.
+    pub fn keep(&mut self, view: View, made: T, luma: &LumaGrid, now: Duration) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.view == view) {
+            let (freshness, weights) = ([1.0; REGIONS], [0.0; REGIONS]);
+            slot.kept = Some(Kept { made, luma: luma.clone(), at: now, freshness, weights });
+            self.weigh();
+        }
+    }
+
+    /// Forgets all: other classes, another model, another size.
+    pub fn clear(&mut self) {
+        for slot in &mut self.slots {
+            slot.kept = None;
+        }
+        self.weigh();
+    }
+
+    /// Whether every view is there with its full weight everywhere.
+    pub fn is_complete(&self) -> bool {
+        let whole = |kept: &Kept<T>| kept.freshness.iter().all(|&f| f == 1.0);
+        self.slots.iter().all(|slot| slot.kept.as_ref().is_some_and(whole))
+    }
+
+    /// The identity view's weight in each region; never 0.
+    pub fn identity_weights(&self) -> &[f32; REGIONS] {
+        &self.identity
+    }
+
+    /// Kept views that count for anything in the frame begun at `now`.
+    pub fn kept(&self, now: Duration) -> impl Iterator<Item = KeptView<'_, T>> {
+        self.slots.iter().filter_map(move |slot| {
+            let kept = slot.kept.as_ref().filter(|kept| kept.weights.iter().any(|&w| w > 0.0))?;
+            let age = now.saturating_sub(kept.at);
+            Some(KeptView { view: slot.view, made: &kept.made, age, weights: &kept.weights })
+        })
+    }
+
+    /// Every view counts as much as it is fresh; the identity view always is.
+    fn weigh(&mut self) {
+        let mut totals = [1.0; REGIONS];
+        for kept in self.slots.iter().filter_map(|slot| slot.kept.as_ref()) {
+            totals.iter_mut().zip(&kept.freshness).for_each(|(total, f)| *total += f);
+        }
+        self.identity = totals.map(|total: f32| 1.0 / total);
+        for kept in self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut()) {
+            for ((weight, freshness), total) in
+                kept.weights.iter_mut().zip(&kept.freshness).zip(&totals)
+            {
+                *weight = freshness / total;
+            }
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    /// How good it still is for a frame with this `luma`; `None`: throw it away.
+    fn aged(mut self, settings: &RollingSettings, luma: &LumaGrid, now: Duration) -> Option<Self> {
+        let left = settings.max_age.checked_sub(now.checked_sub(self.at)?)?;
+        let change = self.luma.change_to(luma, settings.change_levels);
+        if left.is_zero() || change.changed_share > settings.cut_share {
+            return None;
+        }
+        let by_age = (4.0 * left.as_secs_f32() / settings.max_age.as_secs_f32()).min(1.0);
+        for (freshness, levels) in self.freshness.iter_mut().zip(change.levels) {
+            let by_change = (2.0 - 2.0 * levels / settings.change_levels).clamp(0.0, 1.0);
+            *freshness = by_age * by_change;
+        }
+        Some(self)
+    }
+
+    fn mostly_gone(&self) -> bool {
+        self.freshness.iter().sum::<f32>() < 0.5 * REGIONS as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::luma::REGION_SIDE;
+    use super::super::luma::scene::{fill, picture, shoot};
+    use super::super::{budget::ordered, views};
+    use super::*;
+    use crate::config::Merge;
+    use proptest::prelude::*;
+
+    const SIZE: [usize; 2] = [299, 299];
+    const FRAME: Duration = Duration::from_millis(100);
+
+    fn eight() -> Vec<View> {
+        let listed = views(&[0.5, 1.0, 1.5, 2.0], true, Merge::Mean);
+        ordered(&listed.iter().map(|v| v.view).collect::<Vec<_>>(), &[])
+    }
+
+    /// Remembers with every view the scene that it saw.
+    struct Rig {
+        rolling: Rolling<u64>,
+        now: Duration,
+        frames: u64,
+        spent: f64,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let rolling = Rolling::new(RollingSettings::default(), &eight(), SIZE);
+            Self { rolling, now: Duration::ZERO, frames: 0, spent: 0.0 }
+        }
+
+        /// One frame of `scene`; then what must always hold.
+        fn frame(&mut self, scene: u64, picture: &[f32]) {
+            self.now += FRAME;
+            self.frames += 1;
+            let luma = shoot(picture, 1.0, 0.0, 2.0, self.frames);
+            self.rolling.begin(&luma, self.now);
+            while let Some(view) = self.rolling.next(|_| true) {
+                assert_ne!(view, View::IDENTITY);
+                self.spent += view.cost(SIZE[0], SIZE[1]);
+                self.rolling.keep(view, scene, &luma, self.now);
+            }
+            self.check_weights();
+            let share = RollingSettings::default().share;
+            assert!(self.spent <= share * self.frames as f64 + 1e-9, "more spent than allowed");
+        }
+
+        fn check_weights(&self) {
+            let mut sums = *self.rolling.identity_weights();
+            assert!(sums.iter().all(|&weight| weight > 0.0));
+            for kept in self.rolling.kept(self.now) {
+                assert!(kept.age <= RollingSettings::default().max_age, "{}", kept.view);
+                sums.iter_mut().zip(kept.weights).for_each(|(sum, weight)| *sum += weight);
+            }
+            assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "{sums:?}");
+        }
+
+        fn scenes_kept(&self) -> Vec<u64> {
+            self.rolling.kept(self.now).map(|kept| *kept.made).collect()
+        }
+    }
+
+    #[test]
+    fn a_still_scene_gets_every_view_for_half_a_view_more() {
+        let (mut rig, still) = (Rig::new(), picture(1));
+        let mut complete_at = None;
+        for frame in 0..300 {
+            rig.frame(1, &still);
+            if rig.rolling.is_complete() {
+                complete_at = complete_at.or(Some(frame));
+            }
+            if complete_at.is_some() {
+                let weights = rig.rolling.kept(rig.now).flat_map(|kept| *kept.weights);
+                let mut all = weights.chain(*rig.rolling.identity_weights());
+                assert!(all.all(|weight| weight == 0.125), "frame {frame}: not the mean of eight");
+            }
+        }
+        let cost = 1.0 + rig.spent / rig.frames as f64;
+        assert!((1.4..=1.5).contains(&cost), "{cost} identity views a frame");
+        let complete_at = complete_at.expect("complete in the end");
+        assert!(complete_at <= 28, "13.5 views of cost take 27 frames, not {complete_at}");
+    }
+
+    #[test]
+    fn the_first_frame_after_a_cut_has_nothing_from_before() {
+        for seed in 0..8 {
+            let (mut rig, scene) = (Rig::new(), picture(seed));
+            for _ in 0..35 {
+                rig.frame(seed, &scene);
+            }
+            assert_eq!(rig.scenes_kept(), [seed; 7]);
+            rig.frame(seed + 1, &picture(seed + 1));
+            assert!(!rig.scenes_kept().contains(&seed), "scene {seed} outlived the cut");
+            rig.frame(seed, &picture(seed));
+            assert!(!rig.scenes_kept().contains(&(seed + 1)), "scene {} came back", seed + 1);
+        }
+    }
+
+    #[test]
+    fn a_walk_through_a_corner_resets_that_corner_only() {
+        let (mut rig, mut scene) = (Rig::new(), picture(4));
+        for _ in 0..35 {
+            rig.frame(1, &scene);
+        }
+        fill(&mut scene, [0.0, 0.0], [0.125, 0.25], 250.0);
+        rig.frame(2, &scene);
+        let corner = [0, REGION_SIDE];
+        for kept in rig.rolling.kept(rig.now).filter(|kept| *kept.made == 1) {
+            for (region, &weight) in kept.weights.iter().enumerate() {
+                let expected = if corner.contains(&region) { 0.0 } else { 0.125 };
+                assert_eq!(weight, expected, "{} in region {region}", kept.view);
+            }
+        }
+    }
+
+    #[test]
+    fn kept_views_fade_and_go_with_age() {
+        let (mut rig, still) = (Rig::new(), picture(5));
+        for _ in 0..35 {
+            rig.frame(1, &still);
+        }
+        let luma = shoot(&still, 1.0, 0.0, 2.0, 99);
+        rig.rolling.begin(&luma, rig.now + Duration::from_secs(27));
+        let identity = rig.rolling.identity_weights()[0];
+        let kept: Vec<f32> = rig.rolling.kept(rig.now).map(|kept| kept.weights[0]).collect();
+        assert!(kept.len() == 7 && kept.iter().all(|&w| w > 0.0 && w < 0.5 * identity), "{kept:?}");
+        rig.rolling.begin(&luma, rig.now + Duration::from_secs(31));
+        assert_eq!(rig.rolling.kept(rig.now).count(), 0);
+        assert_eq!(rig.rolling.identity_weights(), &[1.0; REGIONS]);
+    }
+
+    #[test]
+    fn views_that_do_not_fit_are_passed_over() {
+        let mut rig = Rig::new();
+        let luma = shoot(&picture(6), 1.0, 0.0, 2.0, 1);
+        let mut ran = Vec::new();
+        for _ in 0..40 {
+            rig.rolling.begin(&luma, rig.now);
+            while let Some(view) = rig.rolling.next(|view| view.scale <= 1.0) {
+                rig.rolling.keep(view, 1, &luma, rig.now);
+                ran.push(view);
+            }
+        }
+        ran.sort();
+        ran.dedup();
+        let names: Vec<String> = ran.iter().map(View::to_string).collect();
+        assert_eq!(names, ["0.5", "0.5f", "1f"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Random cuts, walks through corners, pauses and reloads.
+        #[test]
+        fn invariants_hold_whatever_happens(
+            events in prop::collection::vec((0u8..12, 0u64..6), 1..60),
+        ) {
+            let (mut rig, mut seed) = (Rig::new(), 0);
+            let mut scene = picture(seed);
+            for (event, value) in events {
+                match event {
+                    0 => { seed = value; scene = picture(seed); }
+                    1 => fill(&mut scene, [0.1 * value as f32, 0.5], [0.2, 0.3], 40.0 * value as f32),
+                    2 => rig.now += Duration::from_secs(5 * value),
+                    3 => rig.rolling.clear(),
+                    _ => {}
+                }
+                rig.frame(seed, &scene);
+                prop_assert!(rig.scenes_kept().iter().all(|&kept| kept == seed));
+            }
+        }
+    }
+}
