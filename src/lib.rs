@@ -9,8 +9,10 @@
 #![allow(missing_docs)]
 
 pub mod camera;
+pub mod cli;
 pub mod config;
 pub mod frame;
+pub mod health;
 pub mod heatmap;
 pub mod preprocess;
 pub mod sink;
