@@ -12,7 +12,8 @@ fn errors_word_for_word() {
         // Not TOML: line and column.
         (
             "fps = = 3",
-            "{}:1:7: not TOML: invalid unquoted string, expected letters, numbers, `-`, `_`",
+            "{}:1:7: not TOML: extra `=`, expected nothing\n\
+             {}:1:9: not TOML: unexpected key or value, expected newline, `#`",
         ),
         (
             "[camera\nx",

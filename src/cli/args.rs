@@ -14,7 +14,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use std::path::{Path, PathBuf};
 
 /// Where the packaged service keeps its configuration.
-const DEFAULT_CONFIG: &str = "/etc/salientd/salientd.toml";
+pub const DEFAULT_CONFIG: &str = "/etc/salientd/salientd.toml";
 
 /// Shows, live, what a camera's classifier is looking at.
 #[derive(Debug, Parser)]

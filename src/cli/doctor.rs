@@ -41,7 +41,14 @@ pub struct Processor {
     /// Usable by this process.
     pub cores: usize,
     /// Instructions for int8 and whether they are there, best first.
-    pub features: Vec<(&'static str, bool)>,
+    pub features: Vec<Feature>,
+}
+
+/// An instruction set extension, by the name that /proc/cpuinfo uses.
+#[derive(Debug, Serialize)]
+pub struct Feature {
+    pub name: &'static str,
+    pub present: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -103,27 +110,25 @@ fn processor(proc: &Path) -> Processor {
         architecture: std::env::consts::ARCH,
         model: model.unwrap_or_default(),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
-        features: int8_features(),
+        features: int8_features().map(|(name, present)| Feature { name, present }).into(),
     }
 }
 
-/// By the names that /proc/cpuinfo uses.
 #[cfg(target_arch = "x86_64")]
-fn int8_features() -> Vec<(&'static str, bool)> {
+fn int8_features() -> [(&'static str, bool); 3] {
     use std::arch::is_x86_feature_detected as has;
-    vec![("avx512_vnni", has!("avx512vnni")), ("avx_vnni", has!("avxvnni")), ("avx2", has!("avx2"))]
+    [("avx512_vnni", has!("avx512vnni")), ("avx_vnni", has!("avxvnni")), ("avx2", has!("avx2"))]
 }
 
-/// By the names that /proc/cpuinfo uses.
 #[cfg(target_arch = "aarch64")]
-fn int8_features() -> Vec<(&'static str, bool)> {
+fn int8_features() -> [(&'static str, bool); 3] {
     use std::arch::is_aarch64_feature_detected as has;
-    vec![("i8mm", has!("i8mm")), ("asimddp", has!("dotprod")), ("asimd", has!("neon"))]
+    [("i8mm", has!("i8mm")), ("asimddp", has!("dotprod")), ("asimd", has!("neon"))]
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn int8_features() -> Vec<(&'static str, bool)> {
-    Vec::new()
+fn int8_features() -> [(&'static str, bool); 0] {
+    []
 }
 
 fn memory(proc: &Path) -> Memory {
@@ -205,7 +210,7 @@ impl fmt::Display for Report {
         writeln!(f, "processor    {model} ({}), {} cores", cpu.architecture, cpu.cores)?;
         let word = |yes| if yes { "yes" } else { "no" };
         let features: Vec<_> =
-            cpu.features.iter().map(|(name, has)| format!("{name} {}", word(*has))).collect();
+            cpu.features.iter().map(|i| format!("{} {}", i.name, word(i.present))).collect();
         writeln!(f, "int8         {}", or_none(features.join(", ")))?;
         let memory = &self.memory;
         writeln!(f, "memory       {} MiB, {} free", memory.total_mib, memory.available_mib)?;
@@ -306,7 +311,10 @@ mod tests {
                 architecture: "aarch64",
                 model: "Pi".into(),
                 cores: 4,
-                features: vec![("asimddp", true), ("i8mm", false)],
+                features: vec![
+                    Feature { name: "asimddp", present: true },
+                    Feature { name: "i8mm", present: false },
+                ],
             },
             memory: Memory { total_mib: 3793, available_mib: 2000 },
             frequency: Vec::new(),
