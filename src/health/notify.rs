@@ -147,6 +147,33 @@ mod tests {
         assert_eq!(notifier.watchdog().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
+    /// The environment belongs to the whole process, so a child of this test plays the
+    /// daemon.
+    #[test]
+    fn reads_the_environment() {
+        if std::env::var_os("NOTIFY_TEST_CHILD").is_some() {
+            let notifier = Notifier::from_env().unwrap();
+            let timeout = notifier.watchdog_timeout().unwrap();
+            return notifier.status(&format!("watched at {} ms", timeout.as_millis())).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "health::notify::tests::reads_the_environment"])
+            .env("NOTIFY_TEST_CHILD", "1")
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "30000000")
+            .env_remove("WATCHDOG_PID")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        let mut buffer = [0; 256];
+        let n = listener.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..n], *b"STATUS=watched at 30000 ms\n");
+    }
+
     #[test]
     fn timeouts() {
         let own = std::process::id().to_string();
