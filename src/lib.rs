@@ -10,8 +10,10 @@
 
 pub mod bilinear;
 pub mod camera;
+pub mod cli;
 pub mod config;
 pub mod frame;
+pub mod health;
 pub mod heatmap;
 pub mod int8;
 pub mod model;

@@ -1,7 +1,14 @@
 //! The daemon's settings: one TOML file, every key optional.
 //!
 //! The structs here are plain nested data with the defaults of a working daemon;
-//! [`load`] reads a file into them and reports everything wrong with it at once.
+//! [`load()`] reads a file into them and reports everything wrong with it at once.
+
+mod load;
+pub mod render;
+mod rules;
+pub mod schema;
+
+pub use load::{ConfigErrors, Problem, check_combinations, load, parse};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,0 +1,56 @@
+//! The command line: each command in a file of its own, reached from [`main`].
+
+pub mod args;
+mod bench;
+mod check_config;
+mod completions;
+mod demo;
+pub mod doctor;
+pub mod exit;
+mod explain;
+mod inspect;
+pub mod logging;
+mod run;
+mod show_config;
+mod watch;
+
+use args::{Cli, Command, ModelCommand};
+use clap::Parser;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+/// The program: reads the command line, runs the command, turns its result into an exit
+/// code (see [`exit`]). Errors go to standard error as they are, one line each.
+pub fn main() -> ExitCode {
+    match dispatch(&Cli::parse().command) {
+        Ok(()) => exit::SUCCESS.into(),
+        // Whoever read our output has seen enough, as in `salientd man | head`.
+        Err(error) if is_broken_pipe(&error) => exit::SUCCESS.into(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Watch(args) => watch::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Model(args) => match &args.command {
+            ModelCommand::Inspect(args) => inspect::run(args),
+        },
+        Command::CheckConfig(args) => check_config::run(args),
+        Command::ShowConfig(args) => show_config::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man => completions::man(),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}

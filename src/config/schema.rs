@@ -1,0 +1,496 @@
+//! Every key of the configuration in one table: its kind, its range and what it means.
+//!
+//! Checking ([`super::load`]), the sample file, `show-config` and docs/config.md all read
+//! this table; a test holds it against the structs, field by field. Defaults are not
+//! repeated here: they are those of the structs.
+
+use Kind::*;
+
+/// A TOML table of the configuration.
+pub struct Table {
+    /// Dotted, as between the brackets of its header.
+    pub path: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+    /// Whether the mere presence of the table switches something on.
+    pub optional: bool,
+    pub keys: &'static [Key],
+}
+
+/// A key within a [`Table`].
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// A value in TOML, for a key that has no default.
+    pub example: Option<&'static str>,
+    /// One or two sentences, without the range.
+    pub doc: &'static str,
+}
+
+/// What a value may be. Ranges include both ends.
+pub enum Kind {
+    Boolean,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// One of a few integers.
+    IntegerOf(&'static [i64]),
+    /// A float; an integer will do.
+    Number {
+        min: f64,
+        max: f64,
+    },
+    /// Not empty, without NUL bytes, at most so long.
+    Text {
+        max_bytes: usize,
+    },
+    Choice(&'static [&'static str]),
+    /// A file mode in octal, as text.
+    FileMode,
+    /// A class: its label or its index.
+    Class,
+    List {
+        of: &'static Kind,
+        min: usize,
+        max: usize,
+        distinct: bool,
+    },
+    /// A table of names in snake case and integers.
+    IntegerMap,
+}
+
+/// Longest path that Linux takes (PATH_MAX less its NUL).
+const PATH: Kind = Text { max_bytes: 4095 };
+const TEXT: Kind = Text { max_bytes: 1024 };
+const SHARE: Kind = Number { min: 0.0, max: 1.0 };
+const SIDE: Kind = Integer { min: 1, max: 8192 };
+/// From a frame in 100 s to 1,000 a second.
+const RATE: Kind = Number { min: 0.01, max: 1000.0 };
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, example: None, doc }
+}
+
+const fn unset(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, example: Some(example), doc }
+}
+
+const fn table(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Table {
+    Table { path, doc, optional: false, keys }
+}
+
+const fn optional(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Table {
+    Table { path, doc, optional: true, keys }
+}
+
+/// The whole configuration, in the order in which people read it.
+pub static SCHEMA: &[Table] = &[
+    table(
+        "camera",
+        "Where frames come from.",
+        &[
+            key(
+                "source",
+                Choice(&["v4l2", "files", "pipe", "pattern"]),
+                "A V4L2 device, image files, another program's output, or a moving synthetic \
+                 scene; each has a table of its own below.",
+            ),
+            key(
+                "timeout_ms",
+                Integer { min: 100, max: 60_000 },
+                "A wait for a frame longer than this is a stall: the camera is reopened.",
+            ),
+        ],
+    ),
+    table(
+        "camera.v4l2",
+        "A USB camera or any other V4L2 capture device.",
+        &[
+            key(
+                "device",
+                TEXT,
+                "A path such as /dev/video0 or one under /dev/v4l/by-id/, or name:TEXT, \
+                 serial:TEXT or bus:TEXT: the first capture device whose card name, USB serial \
+                 or bus information contains TEXT. Device numbers move; names do not.",
+            ),
+            key("width", SIDE, "Width to ask for, in pixels; the driver may give another."),
+            key("height", SIDE, "Height to ask for, in pixels."),
+            key("fps", Integer { min: 1, max: 240 }, "Frames per second to ask for."),
+            key(
+                "format",
+                Choice(&["auto", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY", "MJPG"]),
+                "Pixel format by its V4L2 code; auto takes the one that costs least.",
+            ),
+            key("buffers", Integer { min: 2, max: 32 }, "Kernel buffers to ask for."),
+            key(
+                "controls",
+                IntegerMap,
+                "Driver controls to set, by name in snake case as v4l2-ctl -l prints them, for \
+                 example { brightness = 128 }.",
+            ),
+        ],
+    ),
+    table(
+        "camera.files",
+        "Image files as a camera.",
+        &[
+            key(
+                "paths",
+                List { of: &PATH, min: 0, max: 10_000, distinct: false },
+                "Files, folders or glob patterns, one after the other; within each, name order.",
+            ),
+            key("loop", Boolean, "Start again after the last picture."),
+            key("fps", RATE, "Pictures per second."),
+        ],
+    ),
+    table(
+        "camera.pipe",
+        "Frames that another program writes, such as rpicam-vid, ffmpeg or GStreamer.",
+        &[
+            key(
+                "command",
+                List { of: &Text { max_bytes: 4095 }, min: 0, max: 256, distinct: false },
+                "Program and arguments, started without a shell; its standard output is read. \
+                 Empty: this process's standard input is read.",
+            ),
+            key(
+                "format",
+                Choice(&["y4m", "mjpeg", "raw"]),
+                "What it writes: a YUV4MPEG2 stream, JPEG images one after the other, or bare \
+                 frames laid out as the next three keys say.",
+            ),
+            key("width", SIDE, "Width of a raw frame, in pixels."),
+            key("height", SIDE, "Height of a raw frame, in pixels."),
+            key(
+                "pixel_format",
+                Choice(&["YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY"]),
+                "Layout of a raw frame, by its V4L2 code.",
+            ),
+        ],
+    ),
+    table(
+        "camera.pattern",
+        "A moving synthetic scene, for trying things out without a camera.",
+        &[
+            key("width", SIDE, "Width in pixels."),
+            key("height", SIDE, "Height in pixels."),
+            key("fps", RATE, "Frames per second."),
+        ],
+    ),
+    table(
+        "geometry",
+        "From the camera's frame to the model's input, in this order: rotate, mirror, crop, fit.",
+        &[
+            key(
+                "fit",
+                Choice(&["stretch", "center-crop", "letterbox"]),
+                "How the picture comes to the model's aspect ratio: squeezed whole, cut to the \
+                 largest centred rectangle, or whole and padded.",
+            ),
+            unset(
+                "crop",
+                List { of: &Integer { min: 0, max: 65_535 }, min: 4, max: 4, distinct: false },
+                "[0, 0, 640, 480]",
+                "The part to look at, [x, y, width, height] in pixels of the upright picture; \
+                 without it, all of the picture.",
+            ),
+            key("rotate", IntegerOf(&[0, 90, 180, 270]), "Degrees clockwise."),
+            key("mirror", Boolean, "Swap left and right, after the rotation."),
+        ],
+    ),
+    table(
+        "model",
+        "The classifier. Without a path, the one built into the program.",
+        &[
+            unset(
+                "path",
+                PATH,
+                "\"/etc/salientd/model.onnx\"",
+                "An ONNX network that ends in global average pooling and a linear head.",
+            ),
+            unset(
+                "labels",
+                PATH,
+                "\"/etc/salientd/labels.txt\"",
+                "A text file with one label a line; without it, the labels in the model's \
+                 metadata.",
+            ),
+            unset(
+                "size",
+                List { of: &Integer { min: 16, max: 4096 }, min: 2, max: 2, distinct: false },
+                "[299, 299]",
+                "Input [height, width] in pixels; without it, what the model says.",
+            ),
+            unset(
+                "scaling",
+                Choice(&["keras", "torch", "unit", "lite", "raw"]),
+                "\"keras\"",
+                "How a colour value x of 0 to 255 enters the model: keras x/127.5 - 1, torch \
+                 with ImageNet's mean and deviation, unit x/255, lite (x - 127)/128, raw x. \
+                 Without it, what the model's metadata says, else keras.",
+            ),
+            unset(
+                "mean",
+                List { of: &Number { min: -1000.0, max: 1000.0 }, min: 3, max: 3, distinct: false },
+                "[123.675, 116.28, 103.53]",
+                "Per channel on the scale of 0 to 255: the model sees (x - mean) / std. Goes with \
+                 std, and overrides scaling.",
+            ),
+            unset(
+                "std",
+                List { of: &Number { min: 0.001, max: 1000.0 }, min: 3, max: 3, distinct: false },
+                "[58.395, 57.12, 57.375]",
+                "Per channel on the scale of 0 to 255; goes with mean.",
+            ),
+            unset(
+                "colour",
+                Choice(&["rgb", "bgr"]),
+                "\"rgb\"",
+                "Order of the model's colour channels; without it, what its metadata says, else \
+                 rgb.",
+            ),
+            unset(
+                "features",
+                TEXT,
+                "\"block14_sepconv2_act\"",
+                "Name of the tensor that global average pooling reads; without it, it is found.",
+            ),
+            unset(
+                "head",
+                TEXT,
+                "\"predictions/kernel\"",
+                "Name of the linear head's weight tensor; without it, it is found.",
+            ),
+            key("threads", Integer { min: 0, max: 256 }, "Worker threads; 0 is one per core."),
+        ],
+    ),
+    table(
+        "classes",
+        "Which classes get a map.",
+        &[
+            key(
+                "select",
+                Choice(&["top", "list", "all"]),
+                "The most probable ones, those of the list below, or every one.",
+            ),
+            key("top", Integer { min: 1, max: 1000 }, "How many, for top."),
+            key(
+                "list",
+                List { of: &Class, min: 0, max: 1000, distinct: true },
+                "Labels or indices (from 0), for list.",
+            ),
+            key("enter", SHARE, "A class comes in when its probability reaches this ..."),
+            key(
+                "leave",
+                SHARE,
+                "... and goes out when it falls below this, so that labels do not flicker. At \
+                 most enter.",
+            ),
+        ],
+    ),
+    table(
+        "tta",
+        "Test-time augmentation: each frame is seen in several views whose maps are merged.",
+        &[
+            key(
+                "scales",
+                List { of: &Number { min: 0.25, max: 4.0 }, min: 1, max: 16, distinct: true },
+                "Sizes of the views, as multiples of the model's input. Cost grows with the \
+                 square.",
+            ),
+            key("hflip", Boolean, "Add each view's mirror image."),
+            key(
+                "merge",
+                Choice(&["mean", "keras"]),
+                "mean gives every view the same weight; keras does as keras-explainable 0.0.2 \
+                 does and needs the complete set of views.",
+            ),
+        ],
+    ),
+    table(
+        "tta.budget",
+        "What a frame may cost. With nothing set here every frame gets all its views.",
+        &[unset(
+            "budget_ms",
+            Integer { min: 1, max: 600_000 },
+            "150",
+            "Wall time from decoded frame to merged map, in ms. The view at scale 1 always \
+             finishes.",
+        )],
+    ),
+    table(
+        "heatmap",
+        "From the model's features to a map.",
+        &[
+            key(
+                "method",
+                Choice(&[
+                    "cam",
+                    "gradcam",
+                    "gradcam++",
+                    "layercam",
+                    "xgradcam",
+                    "eigencam",
+                    "ablationcam",
+                    "scorecam",
+                ]),
+                "Which map; all but scorecam come from the same single pass.",
+            ),
+            key(
+                "filter",
+                Choice(&[
+                    "none",
+                    "normalize",
+                    "positive",
+                    "positive_normalize",
+                    "absolute_normalize",
+                    "negative",
+                    "negative_normalize",
+                ]),
+                "What is done to each merged map; the normalized ones span 0 to 1.",
+            ),
+        ],
+    ),
+    table(
+        "overlay",
+        "How pictures for people are drawn.",
+        &[
+            key(
+                "colormap",
+                Choice(&["turbo", "viridis", "inferno", "jet", "grey"]),
+                "Colours from cold to hot.",
+            ),
+            key(
+                "alpha",
+                SHARE,
+                "Opacity of the hottest point; cooler points are more transparent.",
+            ),
+            unset(
+                "box_threshold",
+                SHARE,
+                "0.5",
+                "Draw a box around each region above this share of the maximum; without it, \
+                 none.",
+            ),
+            key("label", Boolean, "Write the class and its probability."),
+        ],
+    ),
+    table("sink", "Where heatmaps go. Each kind has a table; without its table it is off.", &[]),
+    optional(
+        "sink.socket",
+        "A Unix stream socket for any number of local clients; the protocol is in \
+         docs/protocol.md.",
+        &[
+            // sockaddr_un holds 108 bytes with the NUL (unix(7)).
+            key("path", Text { max_bytes: 107 }, "Where the socket appears."),
+            key("mode", FileMode, "File mode of the socket: who may connect."),
+            key("max_clients", Integer { min: 1, max: 1024 }, "Further clients are turned away."),
+            key(
+                "queue",
+                Integer { min: 1, max: 1024 },
+                "Messages kept for a client that does not read; then the oldest is dropped and \
+                 counted.",
+            ),
+        ],
+    ),
+    optional(
+        "sink.files",
+        "Pictures and arrays in a folder, kept within a count and a size.",
+        &[
+            key("dir", PATH, "The folder; it is made if it is not there."),
+            key(
+                "write",
+                List {
+                    of: &Choice(&["overlay-png", "overlay-jpeg", "heatmap-png", "npy", "jsonl"]),
+                    min: 1,
+                    max: 5,
+                    distinct: true,
+                },
+                "What is written each time.",
+            ),
+            key(
+                "when",
+                Choice(&["every-frame", "interval", "class-change"]),
+                "For every heatmap, every so many seconds, or when the classes change.",
+            ),
+            key("every_s", Number { min: 0.1, max: 86_400.0 }, "Seconds between, for interval."),
+            key(
+                "max_files",
+                Integer { min: 1, max: 10_000_000 },
+                "Above this many files the oldest are deleted.",
+            ),
+            key(
+                "max_mib",
+                Integer { min: 1, max: 1_048_576 },
+                "Above this size in MiB the oldest files are deleted.",
+            ),
+        ],
+    ),
+    table(
+        "log",
+        "What is said on standard error, and in the journal.",
+        &[key(
+            "level",
+            Choice(&["error", "warn", "info", "debug", "trace"]),
+            "The least important messages still shown. The environment variable RUST_LOG \
+             overrides it.",
+        )],
+    ),
+];
+
+/// The table with this dotted path.
+pub fn find_table(path: &str) -> Option<&'static Table> {
+    SCHEMA.iter().find(|t| t.path == path)
+}
+
+/// The key with this dotted path, such as `camera.v4l2.width`.
+pub fn find_key(path: &str) -> Option<&'static Key> {
+    let (table, name) = path.rsplit_once('.')?;
+    find_table(table)?.keys.iter().find(|k| k.name == name)
+}
+
+/// The names that may stand in a table: its keys, and the tables right below it.
+/// The empty path is the top of the file.
+pub fn names_in(path: &str) -> Vec<&'static str> {
+    let keys = find_table(path).into_iter().flat_map(|t| t.keys).map(|k| k.name);
+    let below = SCHEMA.iter().filter_map(|t| match t.path.rsplit_once('.') {
+        Some((parent, name)) if parent == path => Some(name),
+        None if path.is_empty() => Some(t.path),
+        _ => None,
+    });
+    keys.chain(below).collect()
+}
+
+impl Kind {
+    /// What is allowed, as it stands after "allowed" in an error and in the manual.
+    pub fn allowed(&self) -> String {
+        match self {
+            Boolean => "true or false".into(),
+            Integer { min, max } => format!("an integer from {min} to {max}"),
+            IntegerOf(values) => any_of(values),
+            Number { min, max } => format!("a number from {min} to {max}"),
+            Text { max_bytes } => format!("a text of 1 to {max_bytes} bytes"),
+            Choice(values) => any_of(&values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>()),
+            FileMode => "an octal file mode from \"0000\" to \"0777\"".into(),
+            Class => "a label or an index from 0".into(),
+            List { of, min, max, .. } if min == max => {
+                format!("{min} values, each {}", of.allowed())
+            }
+            List { of, min, max, .. } => format!("{min} to {max} values, each {}", of.allowed()),
+            IntegerMap => "a table of names in snake case and integers".into(),
+        }
+    }
+}
+
+/// `a, b or c`.
+pub(super) fn any_of<T: std::fmt::Display>(values: &[T]) -> String {
+    match values {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [head @ .., last] => {
+            let head: Vec<_> = head.iter().map(T::to_string).collect();
+            format!("{} or {last}", head.join(", "))
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Every TOML block in the README and in docs/ is a configuration that works.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The ```` ```toml ```` blocks of a Markdown text, each with the line it begins at.
+fn toml_blocks(markdown: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (i, line) in markdown.lines().enumerate() {
+        let fence = line.trim_start();
+        match &mut open {
+            None if fence.strip_prefix("```toml").is_some_and(|rest| rest.trim().is_empty()) => {
+                open = Some((i + 2, String::new()));
+            }
+            Some(_) if fence.starts_with("```") => blocks.extend(open.take()),
+            Some((_, text)) => *text += &format!("{line}\n"),
+            None => {}
+        }
+    }
+    assert!(open.is_none(), "a toml block does not end");
+    blocks
+}
+
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.retain(|page| page.exists());
+    pages
+}
+
+#[test]
+fn every_toml_block_is_a_sound_configuration() {
+    let mut wrong = String::new();
+    let mut count = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for (line, block) in toml_blocks(&text) {
+            count += 1;
+            let name = format!("{}, block at line {line}", page.display());
+            if let Err(errors) = salientd::config::parse(&block, &name) {
+                wrong += &format!("{errors}\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(count >= 5, "only {count} blocks found: is the search broken?");
+}
+
+#[test]
+fn blocks_are_found() {
+    let page = "a\n```toml\nx = 1\n```\n```text\nno\n```\n  ```toml\ny = 2\n  ```\n";
+    let expected = [(3, "x = 1\n".to_string()), (9, "y = 2\n".to_string())];
+    assert_eq!(toml_blocks(page), expected);
+}
