@@ -9,9 +9,11 @@
 #![allow(missing_docs)]
 
 pub mod camera;
+pub mod cli;
 pub mod config;
 pub mod frame;
 pub mod heatmap;
 pub mod preprocess;
 pub mod sink;
 pub mod tta;
+pub mod wall;

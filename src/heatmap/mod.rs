@@ -6,6 +6,7 @@ pub mod filter;
 pub mod method;
 pub mod overlay;
 pub mod region;
+pub mod sheet;
 
 use crate::frame::Rect;
 use serde::Serialize;

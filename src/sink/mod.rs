@@ -1,9 +1,11 @@
 //! Where heatmaps go. A sink never sees a camera and never delays the frame path: the
 //! pipeline runs each on a thread of its own behind a slot that holds only the newest.
 
+pub mod atomic;
 pub mod files;
 pub mod npy;
 pub mod socket;
+pub mod wire;
 
 use crate::frame::Picture;
 use crate::heatmap::Heatmap;

@@ -1,0 +1,3 @@
+//! Arguments to library calls: one file a command.
+
+pub mod watch;
