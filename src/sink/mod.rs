@@ -43,6 +43,8 @@ pub enum SinkError {
     /// At start: what, where and what to do about it.
     #[error("{0}")]
     Open(String),
+    #[error("cannot send: {0}")]
+    Encode(#[from] wire::WireError),
     #[error("{what} {path}: {source}", path = path.display())]
     Io { what: &'static str, path: std::path::PathBuf, source: std::io::Error },
 }

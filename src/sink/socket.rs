@@ -19,7 +19,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -129,7 +132,7 @@ impl SocketSink {
             classes,
             camera: CameraHeader { running: false, reason: "starting".into() },
         };
-        wire::encode(&Header::Hello(hello.clone()), &[]).map_err(too_large)?;
+        wire::encode(&Header::Hello(hello.clone()), &[])?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State { hello, rings: Rings::new(config.queue) }),
             bell,
@@ -165,7 +168,7 @@ impl SocketSink {
 
     fn stop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        self.shared.closing.store(true, Relaxed);
+        self.shared.closing.store(true, Release);
         self.shared.ring_bell();
         if thread.join().is_err() {
             log::error!("sink socket: the serving thread panicked");
@@ -184,7 +187,7 @@ impl Sink for SocketSink {
             return Ok(());
         }
         let header = Header::Heatmap(HeatmapHeader::from(&*item.heatmap));
-        let message = wire::encode(&header, &item.heatmap.values).map_err(too_large)?;
+        let message = wire::encode(&header, &item.heatmap.values)?;
         let dropped = self.shared.lock().rings.push_heatmap(message.into());
         self.shared.stats.dropped.fetch_add(dropped, Relaxed);
         self.shared.ring_bell();
@@ -194,7 +197,7 @@ impl Sink for SocketSink {
     fn camera(&mut self, state: &CameraState) -> Result<(), SinkError> {
         self.check_serving()?;
         let camera = CameraHeader::from(state);
-        let message = wire::encode(&Header::Camera(camera.clone()), &[]).map_err(too_large)?;
+        let message = wire::encode(&Header::Camera(camera.clone()), &[])?;
         let mut shared = self.shared.lock();
         shared.hello.camera = camera;
         shared.rings.push_camera(message.into());
@@ -214,8 +217,4 @@ impl Drop for SocketSink {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn too_large(error: wire::WireError) -> SinkError {
-    SinkError::Open(format!("sink.socket: cannot encode: {error}"))
 }

@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long the end waits for clients to take what they were sent.
@@ -80,11 +80,13 @@ impl Server {
                     return;
                 }
             };
+            // Asked first: whatever was published before the end is served in this turn.
+            let closing = self.shared.closing.load(Acquire);
             self.serve(&ready.clients);
             if ready.listener {
                 self.accept();
             }
-            if self.closing_since.is_none() && self.shared.closing.load(Relaxed) {
+            if closing && self.closing_since.is_none() {
                 self.listener.unlink();
                 self.closing_since = Some(Instant::now());
             }
@@ -163,8 +165,7 @@ impl Server {
         // In order: `serve` walks the clients beside what `poll` said of them.
         let client = self.clients.remove(at);
         let mut lost = self.shared.lock().rings.remove(client.id);
-        // A hello cannot be lost to a client that left before it; a heatmap in part can.
-        lost += u64::from(client.sending.is_some_and(|(_, sent)| sent > 0));
+        lost += u64::from(client.sending.is_some());
         self.shared.stats.dropped.fetch_add(lost, Relaxed);
         self.shared.stats.clients.store(self.clients.len(), Relaxed);
     }
