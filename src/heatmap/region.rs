@@ -46,12 +46,15 @@ impl Threshold {
     /// The value itself, above 0; `None` for a map with nothing above 0.
     pub fn level(self, map: &[f32]) -> Option<f32> {
         let peak = peak(map);
+        if peak == 0.0 {
+            return None;
+        }
         let level = match self {
             Self::Share(share) => share * peak,
             Self::Percentile(percentage) => percentile(map, percentage),
             Self::Otsu => otsu(map, peak),
         };
-        (peak > 0.0).then_some(level.clamp(f32::MIN_POSITIVE, peak))
+        Some(level.clamp(f32::MIN_POSITIVE, peak))
     }
 }
 
@@ -172,8 +175,8 @@ pub fn in_picture(cells: Rect, width: usize, height: usize, covers: Rect) -> Rec
 }
 
 /// The lines on which the map, linear between cell centres and 0 around it, crosses
-/// `level` (> 0): marching squares. Every line is closed; the inside lies to its left
-/// where y points down.
+/// `level` (> 0): marching squares. Every line is closed; on the picture, outlines run
+/// clockwise and the borders of holes the other way.
 pub fn contours(map: &[f32], width: usize, level: f32) -> Vec<Contour> {
     let squares = Squares { map, width, height: map.len().checked_div(width).unwrap_or(0), level };
     let mut next = squares.links();
@@ -336,11 +339,10 @@ mod tests {
         assert_eq!(in_picture(rect(0, 0, 1, 1), 0, 0, rect(0, 0, 5, 5)), rect(0, 0, 5, 5));
     }
 
-    /// Twice the area inside (shoelace formula), positive where the line runs so that
-    /// the inside lies to its left with y down.
+    /// The area inside (shoelace formula); positive where the line runs clockwise.
     fn area(line: &Contour) -> f32 {
         let pairs = line.iter().zip(line.iter().cycle().skip(1));
-        pairs.map(|(a, b)| b[0] * a[1] - a[0] * b[1]).sum::<f32>() / 2.0
+        pairs.map(|(a, b)| a[0] * b[1] - b[0] * a[1]).sum::<f32>() / 2.0
     }
 
     #[test]

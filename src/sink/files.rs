@@ -88,7 +88,9 @@ impl Schedule {
     fn is_due(&mut self, at: Instant, class: usize) -> bool {
         let due = match (self.when, self.last) {
             (FileWhen::EveryFrame, _) | (_, None) => true,
-            (FileWhen::Interval, Some((last, _))) => at.saturating_duration_since(last) >= self.every,
+            (FileWhen::Interval, Some((last, _))) => {
+                at.saturating_duration_since(last) >= self.every
+            }
             (FileWhen::ClassChange, Some((_, last))) => class != last,
         };
         if due {

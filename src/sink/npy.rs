@@ -189,7 +189,7 @@ mod tests {
     /// What `numpy.save` 2.x writes for `np.array([[0, 1.5, -2]], '<f4')`.
     const NUMPY_1X3: &[u8] = b"\x93NUMPY\x01\x00v\x00\
         {'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }\
-        \x20                                                          \n\
+        \x20                                                         \n\
         \0\0\0\0\0\0\xc0\x3f\0\0\0\xc0";
 
     #[test]

@@ -4,6 +4,7 @@ use super::store::Store;
 use crate::sink::SinkError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 
 /// A file of this size is followed by a new one.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -37,6 +38,9 @@ impl Journal {
     pub fn append(&mut self, store: &mut Store, stem: &str, line: &[u8]) -> Result<(), SinkError> {
         if self.current.as_ref().is_some_and(|current| self.is_full(current, stem, line)) {
             self.close(store)?;
+        }
+        if self.current.as_ref().is_some_and(was_removed) {
+            self.current = None;
         }
         let bytes = line.len() as u64;
         let is_new = self.current.is_none();
@@ -76,6 +80,11 @@ impl Journal {
         let path = store.path(&current.name);
         current.file.sync_all().map_err(|source| SinkError::Io { what: "sync", path, source })
     }
+}
+
+/// Whether somebody else removed the file: lines would go nowhere.
+fn was_removed(current: &Current) -> bool {
+    current.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
 fn append_whole(current: &mut Current, line: &[u8]) -> io::Result<()> {

@@ -61,18 +61,31 @@ impl Store {
     }
 
     /// Writes a whole file, after making room for it. `spare` is never removed.
-    pub fn write(&mut self, name: &str, content: &[u8], spare: Option<&str>) -> Result<(), SinkError> {
+    pub fn write(
+        &mut self,
+        name: &str,
+        content: &[u8],
+        spare: Option<&str>,
+    ) -> Result<(), SinkError> {
         let bytes = content.len() as u64;
         self.make_room(1, bytes, spare)?;
         let path = self.path(name);
-        write_atomically(&path, content)
-            .map_err(|source| SinkError::Io { what: "write", path, source })?;
+        write_atomically(&path, content).map_err(|source| SinkError::Io {
+            what: "write",
+            path,
+            source,
+        })?;
         self.count(name, bytes);
         Ok(())
     }
 
     /// Removes our oldest files until `files` more with `bytes` more are within the limits.
-    pub fn make_room(&mut self, files: usize, bytes: u64, spare: Option<&str>) -> Result<(), SinkError> {
+    pub fn make_room(
+        &mut self,
+        files: usize,
+        bytes: u64,
+        spare: Option<&str>,
+    ) -> Result<(), SinkError> {
         while self.kept.len() + files > self.max_files || self.bytes + bytes > self.max_bytes {
             let oldest = self.kept.iter().position(|file| Some(file.name.as_str()) != spare);
             let Some(file) = oldest.and_then(|oldest| self.kept.remove(oldest)) else {
@@ -124,8 +137,7 @@ fn adopt(entry: &DirEntry) -> Option<Kept> {
 fn is_ours(name: &str) -> bool {
     let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
     let Some((stamp, sequence)) = stem.and_then(|stem| stem.split_once('_')) else { return false };
-    let shape: String =
-        stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     shape == "00000000T000000.000000Z"
         && sequence.len() >= 10
         && sequence.bytes().all(|c| c.is_ascii_digit())

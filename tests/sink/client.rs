@@ -1,0 +1,1 @@
+//! The example client against the real sink.
