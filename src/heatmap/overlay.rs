@@ -4,7 +4,7 @@ use super::Heatmap;
 use super::colormap::{self, Table};
 use super::legend::Legend;
 use super::region::{self, Threshold};
-use crate::config::OverlayConfig;
+use crate::config::{Colormap, OverlayConfig};
 use crate::frame::{Picture, Rect};
 
 /// Map values are drawn as 0–255 with 8 more bits for interpolation.
@@ -66,6 +66,14 @@ impl Overlay {
             buffers: Buffers::default(),
             canvas: Picture::new(0, 0),
         }
+    }
+
+    /// Draws maps that hide what they cover, and nothing else.
+    pub fn solid(colormap: Colormap) -> Self {
+        let config = OverlayConfig { colormap, alpha: 1.0, box_threshold: None, label: false };
+        let mut overlay = Self::new(&config);
+        overlay.blends = overlay.table.map(Blend::solid);
+        overlay
     }
 
     /// A copy of `picture` with everything drawn that is configured: the map of the best
@@ -147,6 +155,10 @@ impl Blend {
     fn new(colour: [u8; 3], value: usize, alpha: f32) -> Self {
         let opacity = (alpha.clamp(0.0, 1.0) * value as f32 / 255.0 * 256.0).round() as u16;
         Self { add: colour.map(|c| u16::from(c) * opacity), keep: 256 - opacity }
+    }
+
+    fn solid(colour: [u8; 3]) -> Self {
+        Self { add: colour.map(|c| u16::from(c) << 8), keep: 0 }
     }
 }
 
