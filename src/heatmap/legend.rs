@@ -28,13 +28,15 @@ impl Legend {
         self.face.set_size((picture.height / 32).clamp(11, 32) as f32);
         let line_px = self.face.line_height();
         let margin = line_px * 0.4;
-        let room = picture.width as f32 - 2.0 * margin;
-        // On a small picture the legend must not hide what it explains.
+        // The legend must not hide what it explains: it keeps to its quarter of the
+        // picture, but on a small one no narrower than a few words.
+        let half = (picture.width as f32 / 2.0).max(line_px * 10.0);
+        let room = half.min(picture.width as f32) - 2.0 * margin;
         let fitting = ((picture.height as f32 / 2.0 - 2.0 * margin) / line_px) as usize;
         let lines: Vec<(String, [u8; 3])> = lines(heatmap)
             .into_iter()
             .take(fitting.saturating_sub(1))
-            .map(|(text, colour)| (self.face.fit(&text, room), colour))
+            .map(|line| (self.fit(&line, room), line.colour))
             .collect();
         let widest = lines.iter().map(|(text, _)| self.face.width(text)).fold(0.0, f32::max);
         if lines.is_empty() || room < line_px * 4.0 {
@@ -62,6 +64,13 @@ impl Legend {
         self.draw_bar(picture, bar);
     }
 
+    /// The line's text, its beginning cut so that the end stays readable.
+    fn fit(&mut self, line: &Line, width_px: f32) -> String {
+        let end_px = self.face.width(&line.end);
+        let beginning = self.face.fit(&line.beginning, width_px - end_px);
+        beginning + &line.end
+    }
+
     fn draw_bar(&self, picture: &mut Picture, bar: Rect) {
         for column in 0..bar.width {
             let value = column * 255 / (bar.width - 1).max(1);
@@ -71,16 +80,25 @@ impl Legend {
     }
 }
 
-fn lines(heatmap: &Heatmap) -> Vec<(String, [u8; 3])> {
+struct Line {
+    /// What may be cut.
+    beginning: String,
+    end: String,
+    colour: [u8; 3],
+}
+
+fn lines(heatmap: &Heatmap) -> Vec<Line> {
     let classes = heatmap.classes.iter().take(MAX_CLASSES).zip([WHITE, PALE, PALE]);
-    let mut lines: Vec<_> = classes
-        .map(|(class, colour)| (format!("{} p={:.2}", class.label, class.probability), colour))
-        .collect();
+    let class_lines = classes.map(|(class, colour)| Line {
+        beginning: class.label.clone(),
+        end: format!(" p={:.2}", class.probability),
+        colour,
+    });
+    let whole = |end: String| Line { beginning: String::new(), end, colour: PALE };
     let views = heatmap.views.len();
     let kept = heatmap.views.iter().filter(|view| view.age_ms > 0.0).count();
     let plural = if views == 1 { "" } else { "s" };
     let kept = if kept > 0 { format!(" ({kept} kept)") } else { String::new() };
-    lines.push((format!("{views} view{plural}{kept} · {:.0} ms", heatmap.spent_ms), PALE));
-    lines.push((wall::short(heatmap.captured_wall), PALE));
-    lines
+    let cost = format!("{views} view{plural}{kept} · {:.0} ms", heatmap.spent_ms);
+    class_lines.chain([cost, wall::short(heatmap.captured_wall)].map(whole)).collect()
 }

@@ -21,7 +21,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
-    Ordering::{Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -45,7 +45,7 @@ pub struct SocketStats {
 impl SocketStats {
     /// Clients connected now.
     pub fn clients(&self) -> usize {
-        self.clients.load(Relaxed)
+        self.clients.load(Acquire)
     }
 
     /// Messages that clients took in full.

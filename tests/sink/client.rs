@@ -49,8 +49,8 @@ fn the_example_client_understands_every_message() {
             "salientd 0.1.0, model default",
             "camera running",
             // The map's spot is at 0.4, 0.55 of the square that it covers.
-            "2026-11-23T12:16:17.000042000Z #0 English springer p=0.93 hottest at 567,394 8 views 412 ms",
-            "2026-11-23T12:16:18.000042000Z #1 English springer p=? hottest at 567,394 8 views 412 ms",
+            "2026-11-23T12:16:17.000042000Z #0 English springer p=0.93 hottest at 568,394 8 views 412 ms",
+            "2026-11-23T12:16:18.000042000Z #1 English springer p=? hottest at 568,394 8 views 412 ms",
         ]
     );
 }

@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 /// How long the end waits for clients to take what they were sent.
@@ -210,17 +210,19 @@ impl Server {
         };
         shared.rings.add(id);
         drop(shared);
-        let mut client = Client {
+        self.clients.push(Client {
             id,
             stream,
             sending: Some((hello.into(), 0)),
             reads: true,
             last_progress: Instant::now(),
-        };
-        // What goes wrong here `poll` will tell in the next turn.
-        let _ = client.send(&self.shared);
-        self.clients.push(client);
-        self.shared.stats.clients.store(self.clients.len(), Relaxed);
+        });
+        // Before the hello goes out: who has read it gets every heatmap from then on.
+        self.shared.stats.clients.store(self.clients.len(), Release);
+        if let Some(client) = self.clients.last_mut() {
+            // What goes wrong here `poll` will tell in the next turn.
+            let _ = client.send(&self.shared);
+        }
     }
 }
 
@@ -287,4 +289,58 @@ impl Client {
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as _, tv_nsec: duration.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::sink::socket::ring::Rings;
+    use crate::sink::wire::Hello;
+    use rustix::event::{EventfdFlags, eventfd};
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+    use std::sync::Mutex;
+
+    /// A client that stops reading holds its place for only so long; one that has been
+    /// sent nothing may be silent for ever.
+    #[test]
+    fn a_client_that_takes_nothing_is_closed_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = Listener::inherited(UnixListener::bind(&path).unwrap());
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { hello: Hello::default(), rings: Rings::new(4) }),
+            bell: eventfd(0, EventfdFlags::NONBLOCK).unwrap(),
+            closing: false.into(),
+            stats: Arc::default(),
+        });
+        let mut server = Server::new(listener, Arc::clone(&shared), 8).unwrap();
+        server.patience = Duration::from_millis(50);
+        let mut stuck = UnixStream::connect(&path).unwrap();
+        server.accept();
+        shared.lock().rings.push_heatmap(vec![0; 4 << 20].into());
+        let mut idle = UnixStream::connect(&path).unwrap();
+        server.accept();
+        let thread = std::thread::spawn(|| server.run());
+
+        // Served until its buffer is full, then closed: the end comes before the whole.
+        std::thread::sleep(Duration::from_millis(100));
+        let start = Instant::now();
+        while shared.stats.clients() == 2 && start.elapsed() < Duration::from_secs(20) {
+            shared.ring_bell();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((shared.stats.clients(), shared.stats.dropped()), (1, 1));
+        let mut taken = Vec::new();
+        stuck.read_to_end(&mut taken).unwrap();
+        assert!(taken.len() < 4 << 20, "{}", taken.len());
+
+        shared.closing.store(true, std::sync::atomic::Ordering::Release);
+        shared.ring_bell();
+        thread.join().unwrap();
+        let mut hello = Vec::new();
+        idle.read_to_end(&mut hello).unwrap();
+        assert_eq!(hello[..4], wire::MAGIC);
+    }
 }
