@@ -20,3 +20,4 @@ pub mod model;
 pub mod preprocess;
 pub mod sink;
 pub mod tta;
+pub mod wall;

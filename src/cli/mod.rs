@@ -12,7 +12,7 @@ mod inspect;
 pub mod logging;
 mod run;
 mod show_config;
-mod watch;
+pub mod watch;
 
 use args::{Cli, Command, ModelCommand};
 use clap::Parser;

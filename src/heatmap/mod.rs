@@ -2,10 +2,14 @@
 //! No I/O, no clock.
 
 pub mod colormap;
+pub mod encode;
 pub mod filter;
+mod legend;
 pub mod method;
 pub mod overlay;
 pub mod region;
+pub mod sheet;
+pub mod text;
 
 use crate::frame::Rect;
 use serde::Serialize;

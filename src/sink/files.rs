@@ -1,1 +1,263 @@
-//! To come.
+//! Heatmaps as files: overlays, coloured maps, arrays and JSON lines in one directory,
+//! kept within a count and a size.
+//!
+//! Names begin with the time and the sequence number of the frame, so that they sort by
+//! both: `20261123T121617.000042Z_0000000042_overlay.jpg`, `…_heatmap.png`, `…_maps.npy`.
+//! `…_heatmaps.jsonl` holds one line per heatmap and is named after its first; a new one
+//! begins at every start, with a new day (UTC) and at 8 MiB (less, if `max_mib` is small).
+//! Files under other names are never touched.
+
+mod journal;
+mod store;
+
+use super::wire::HeatmapHeader;
+use super::{CameraState, Published, Sink, SinkError, npy};
+use crate::config::{FileKind, FileSinkConfig, FileWhen, OverlayConfig};
+use crate::heatmap::encode::{self, EncodeError};
+use crate::heatmap::overlay::Overlay;
+use crate::wall;
+use journal::Journal;
+use serde::Serialize;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use store::Store;
+
+/// The `files` sink.
+pub struct FileSink {
+    write: Vec<FileKind>,
+    schedule: Schedule,
+    overlay: Overlay,
+    store: Store,
+    journal: Journal,
+    /// Encoded images, recycled.
+    bytes: Vec<u8>,
+    /// What is wrong at the moment, so that it is told once.
+    trouble: Option<Trouble>,
+    stats: Arc<FileStats>,
+}
+
+/// What the sink did; kept by whoever wants to report it.
+#[derive(Debug, Default)]
+pub struct FileStats {
+    written: AtomicU64,
+    failed: AtomicU64,
+    kept_files: AtomicU64,
+    kept_bytes: AtomicU64,
+}
+
+impl FileStats {
+    /// Heatmaps of which every file was written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Heatmaps of which some file was not.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Files of ours in the directory.
+    pub fn kept_files(&self) -> u64 {
+        self.kept_files.load(Relaxed)
+    }
+
+    /// Their size in bytes.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_bytes.load(Relaxed)
+    }
+}
+
+/// An ongoing failure: the same message again is no news.
+struct Trouble {
+    message: String,
+    heatmaps: u64,
+}
+
+/// Decides which heatmaps are written.
+struct Schedule {
+    when: FileWhen,
+    every: Duration,
+    last: Option<(Instant, usize)>,
+}
+
+impl Schedule {
+    /// Whether a heatmap taken at `at` whose best class is `class` is due; if so, it is
+    /// the one that the next is measured against.
+    fn is_due(&mut self, at: Instant, class: usize) -> bool {
+        let due = match (self.when, self.last) {
+            (FileWhen::EveryFrame, _) | (_, None) => true,
+            (FileWhen::Interval, Some((last, _))) => {
+                at.saturating_duration_since(last) >= self.every
+            }
+            (FileWhen::ClassChange, Some((_, last))) => class != last,
+        };
+        if due {
+            self.last = Some((at, class));
+        }
+        due
+    }
+}
+
+/// One line of a `.jsonl` file: what the socket says of a heatmap, and its files.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    heatmap: HeatmapHeader,
+    files: &'a [String],
+}
+
+impl FileSink {
+    /// Makes the directory if it is missing, counts what earlier runs left in it, brings
+    /// that within the limits, and sees that files can be written.
+    pub fn open(config: &FileSinkConfig, overlay: &OverlayConfig) -> Result<Self, SinkError> {
+        let max_bytes = config.max_mib.saturating_mul(1 << 20);
+        let store = Store::open(&config.dir, config.max_files, max_bytes)?;
+        let every = Duration::try_from_secs_f64(config.every_s).map_err(|_| {
+            SinkError::Open(format!("sink.files.every_s: {} is not a time in s", config.every_s))
+        })?;
+        let sink = Self {
+            write: config.write.clone(),
+            schedule: Schedule { when: config.when, every, last: None },
+            overlay: Overlay::new(overlay),
+            store,
+            journal: Journal::new(max_bytes),
+            bytes: Vec::new(),
+            trouble: None,
+            stats: Arc::default(),
+        };
+        sink.count_kept();
+        Ok(sink)
+    }
+
+    /// Counters that go on counting for as long as the sink lives.
+    pub fn stats(&self) -> Arc<FileStats> {
+        Arc::clone(&self.stats)
+    }
+
+    fn write_all(&mut self, item: &Published) -> Result<(), SinkError> {
+        let stem = stem(item);
+        let mut names = Vec::with_capacity(self.write.len());
+        for kind in self.write.clone() {
+            if kind == FileKind::Jsonl {
+                continue;
+            }
+            let name = format!("{stem}{}", ending(kind));
+            self.encode(kind, item).map_err(|error| SinkError::Io {
+                what: "encode",
+                path: self.store.path(&name),
+                source: io::Error::other(error),
+            })?;
+            self.store.write(&name, &self.bytes, self.journal.name())?;
+            names.push(name);
+        }
+        if self.write.contains(&FileKind::Jsonl) {
+            let heatmap = HeatmapHeader::from(&*item.heatmap);
+            self.bytes.clear();
+            serde_json::to_writer(&mut self.bytes, &Line { heatmap, files: &names })
+                .map_err(super::wire::WireError::from)?;
+            self.bytes.push(b'\n');
+            self.journal.append(&mut self.store, &stem, &self.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Fills `bytes` with the file of this kind.
+    fn encode(&mut self, kind: FileKind, item: &Published) -> Result<(), EncodeError> {
+        let heatmap = &*item.heatmap;
+        match kind {
+            FileKind::OverlayPng => {
+                encode::png(self.overlay.render(&item.picture, heatmap), &mut self.bytes)
+            }
+            FileKind::OverlayJpeg => {
+                let drawn = self.overlay.render(&item.picture, heatmap);
+                encode::jpeg(drawn, encode::JPEG_QUALITY, &mut self.bytes)
+            }
+            FileKind::HeatmapPng => {
+                encode::png(&self.overlay.map_picture(heatmap, 0), &mut self.bytes)
+            }
+            FileKind::Npy | FileKind::Jsonl => {
+                let shape = [heatmap.height, heatmap.width, heatmap.classes.len()];
+                self.bytes = npy::to_bytes(&shape, &heatmap.values);
+                Ok(())
+            }
+        }
+    }
+
+    fn count_kept(&self) {
+        self.stats.kept_files.store(self.store.files() as u64, Relaxed);
+        self.stats.kept_bytes.store(self.store.bytes(), Relaxed);
+    }
+
+    /// Counts, and passes on an error only if it is not the one that goes on already.
+    fn settle(&mut self, result: Result<(), SinkError>) -> Result<(), SinkError> {
+        self.count_kept();
+        let Err(error) = result else {
+            self.stats.written.fetch_add(1, Relaxed);
+            if let Some(trouble) = self.trouble.take() {
+                log::info!("sink files: writing again after {} heatmaps", trouble.heatmaps);
+            }
+            return Ok(());
+        };
+        self.stats.failed.fetch_add(1, Relaxed);
+        let message = kind_of(&error);
+        match &mut self.trouble {
+            Some(trouble) if trouble.message == message => {
+                trouble.heatmaps += 1;
+                Ok(())
+            }
+            trouble => {
+                *trouble = Some(Trouble { message, heatmaps: 1 });
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Sink for FileSink {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    /// An error is returned when it begins or changes; while it goes on, heatmaps are
+    /// only counted as failed.
+    fn publish(&mut self, item: &Published) -> Result<(), SinkError> {
+        let Some(best) = item.heatmap.classes.first() else { return Ok(()) };
+        if !self.schedule.is_due(item.heatmap.captured_at, best.index) {
+            return Ok(());
+        }
+        let result = self.write_all(item);
+        self.settle(result)
+    }
+
+    fn camera(&mut self, _: &CameraState) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.journal.close(&self.store)
+    }
+}
+
+/// What is wrong, without the name of the file that it happened to.
+fn kind_of(error: &SinkError) -> String {
+    match error {
+        SinkError::Io { what, source, .. } => format!("{what}: {source}"),
+        other => other.to_string(),
+    }
+}
+
+fn stem(item: &Published) -> String {
+    format!("{}_{:010}", wall::stamp(item.heatmap.captured_wall), item.heatmap.sequence)
+}
+
+fn ending(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::OverlayPng => "_overlay.png",
+        FileKind::OverlayJpeg => "_overlay.jpg",
+        FileKind::HeatmapPng => "_heatmap.png",
+        FileKind::Npy => "_maps.npy",
+        FileKind::Jsonl => "_heatmaps.jsonl",
+    }
+}

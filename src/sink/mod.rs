@@ -1,9 +1,11 @@
 //! Where heatmaps go. A sink never sees a camera and never delays the frame path: the
 //! pipeline runs each on a thread of its own behind a slot that holds only the newest.
 
+pub mod atomic;
 pub mod files;
 pub mod npy;
 pub mod socket;
+pub mod wire;
 
 use crate::frame::Picture;
 use crate::heatmap::Heatmap;
@@ -41,6 +43,8 @@ pub enum SinkError {
     /// At start: what, where and what to do about it.
     #[error("{0}")]
     Open(String),
+    #[error("cannot send: {0}")]
+    Encode(#[from] wire::WireError),
     #[error("{what} {path}: {source}", path = path.display())]
     Io { what: &'static str, path: std::path::PathBuf, source: std::io::Error },
 }

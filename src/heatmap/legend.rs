@@ -1,0 +1,104 @@
+//! The corner of an overlay that says what it shows.
+
+use super::Heatmap;
+use super::colormap::Table;
+use super::overlay::{fill, for_each_pixel};
+use super::text::Typeface;
+use crate::frame::{Picture, Rect};
+use crate::wall;
+
+/// Classes named at most.
+const MAX_CLASSES: usize = 3;
+const WHITE: [u8; 3] = [255; 3];
+const PALE: [u8; 3] = [200; 3];
+
+/// Draws classes with their scores, the views and their time, the moment, and the
+/// colours from cold to hot into the top left corner.
+pub(super) struct Legend {
+    table: Table,
+    face: Typeface,
+}
+
+impl Legend {
+    pub fn new(table: &Table) -> Self {
+        Self { table: *table, face: Typeface::new(16.0) }
+    }
+
+    pub fn draw(&mut self, picture: &mut Picture, heatmap: &Heatmap) {
+        self.face.set_size((picture.height / 32).clamp(11, 32) as f32);
+        let line_px = self.face.line_height();
+        let margin = line_px * 0.4;
+        // The legend must not hide what it explains: it keeps to its quarter of the
+        // picture, but on a small one no narrower than a few words.
+        let half = (picture.width as f32 / 2.0).max(line_px * 10.0);
+        let room = half.min(picture.width as f32) - 2.0 * margin;
+        let fitting = ((picture.height as f32 / 2.0 - 2.0 * margin) / line_px) as usize;
+        let lines: Vec<(String, [u8; 3])> = lines(heatmap)
+            .into_iter()
+            .take(fitting.saturating_sub(1))
+            .map(|line| (self.fit(&line, room), line.colour))
+            .collect();
+        let widest = lines.iter().map(|(text, _)| self.face.width(text)).fold(0.0, f32::max);
+        if lines.is_empty() || room < line_px * 4.0 {
+            return;
+        }
+        let panel = Rect {
+            x: 0,
+            y: 0,
+            width: (widest + 2.0 * margin).ceil() as u32,
+            height: ((lines.len() as f32 + 0.6) * line_px + 2.0 * margin).ceil() as u32,
+        };
+        for_each_pixel(picture, panel, |pixel| *pixel = pixel.map(|c| c / 4));
+        let mut baseline = margin + self.face.ascent();
+        for (text, colour) in &lines {
+            self.face.draw(picture, margin, baseline, text, *colour);
+            baseline += line_px;
+        }
+        let bar_px = (line_px * 0.4).max(2.0) as u32;
+        let bar = Rect {
+            x: margin as u32,
+            y: panel.height - margin as u32 - bar_px,
+            width: widest as u32,
+            height: bar_px,
+        };
+        self.draw_bar(picture, bar);
+    }
+
+    /// The line's text, its beginning cut so that the end stays readable.
+    fn fit(&mut self, line: &Line, width_px: f32) -> String {
+        let end_px = self.face.width(&line.end);
+        let beginning = self.face.fit(&line.beginning, width_px - end_px);
+        beginning + &line.end
+    }
+
+    fn draw_bar(&self, picture: &mut Picture, bar: Rect) {
+        for column in 0..bar.width {
+            let value = column * 255 / (bar.width - 1).max(1);
+            let place = Rect { x: bar.x + column, width: 1, ..bar };
+            fill(picture, place, self.table[value as usize]);
+        }
+    }
+}
+
+struct Line {
+    /// What may be cut.
+    beginning: String,
+    end: String,
+    colour: [u8; 3],
+}
+
+fn lines(heatmap: &Heatmap) -> Vec<Line> {
+    let classes = heatmap.classes.iter().take(MAX_CLASSES).zip([WHITE, PALE, PALE]);
+    let class_lines = classes.map(|(class, colour)| Line {
+        beginning: class.label.clone(),
+        end: format!(" p={:.2}", class.probability),
+        colour,
+    });
+    let whole = |end: String| Line { beginning: String::new(), end, colour: PALE };
+    let views = heatmap.views.len();
+    let kept = heatmap.views.iter().filter(|view| view.age_ms > 0.0).count();
+    let plural = if views == 1 { "" } else { "s" };
+    let kept = if kept > 0 { format!(" ({kept} kept)") } else { String::new() };
+    let cost = format!("{views} view{plural}{kept} · {:.0} ms", heatmap.spent_ms);
+    class_lines.chain([cost, wall::short(heatmap.captured_wall)].map(whole)).collect()
+}

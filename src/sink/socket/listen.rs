@@ -1,0 +1,168 @@
+//! The listening socket and its file.
+
+use crate::sink::SinkError;
+use rustix::fs::{FlockOperation, Mode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+/// Another daemon that starts at the same path holds the directory's lock for less.
+const LOCK_TRIES: u32 = 20;
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// A listening socket; removes its file when it goes, if it made that file.
+pub(super) struct Listener {
+    pub socket: UnixListener,
+    file: Option<SocketFile>,
+}
+
+/// A socket file as we made it.
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("sink socket: cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+impl Listener {
+    /// Keeps the socket's file: it belongs to whoever handed the socket down.
+    pub fn inherited(socket: UnixListener) -> Self {
+        Self { socket, file: None }
+    }
+
+    /// Listens at `path`; `mode` is octal text such as `0660`.
+    pub fn bind(path: &Path, mode: &str) -> Result<Self, SinkError> {
+        let shown = path.display();
+        let mode = parse_mode(mode)?;
+        let address = SocketAddrUnix::new(path).map_err(|_| {
+            open_error(format!(
+                "{shown}: longer than the 107 bytes that a socket path may have; set sink.socket.path"
+            ))
+        })?;
+        // Two daemons that start at once would both find a stale file, and the second
+        // would remove the living socket of the first.
+        let _lock = lock_directory(path)?;
+        remove_stale(path, &address)?;
+        let cannot = |error: io::Error| {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => "create the directory or set sink.socket.path",
+                io::ErrorKind::PermissionDenied => {
+                    "let this user write in the directory or set sink.socket.path"
+                }
+                _ => "set sink.socket.path",
+            };
+            open_error(format!("{shown}: cannot listen: {error}; {hint}"))
+        };
+        let socket = listen(path, &address, mode).map_err(cannot)?;
+        let made = fs::symlink_metadata(path).map_err(cannot)?;
+        let file = SocketFile { path: path.into(), device: made.dev(), inode: made.ino() };
+        Ok(Self { socket: socket.into(), file: Some(file) })
+    }
+
+    /// Removes the socket's file, so that nobody new finds it.
+    pub fn unlink(&mut self) {
+        self.file = None;
+    }
+}
+
+fn open_error(message: String) -> SinkError {
+    SinkError::Open(format!("sink.socket: {message}"))
+}
+
+fn parse_mode(text: &str) -> Result<u32, SinkError> {
+    u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777).ok_or_else(|| {
+        open_error(format!("mode {text:?} is not an octal file mode from 0000 to 0777"))
+    })
+}
+
+fn listen(path: &Path, address: &SocketAddrUnix, mode: u32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // On Linux the file takes the descriptor's mode, less the umask: so it is at no
+    // moment open to more users than `mode` says …
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, address)?;
+    // … and this gives back what the umask took.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// An exclusive lock on the directory of `path`, until the file is closed. `None` where
+/// the directory cannot be opened: binding will tell why.
+fn lock_directory(path: &Path) -> Result<Option<File>, SinkError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
+            // A file system without locks is no reason not to serve.
+            _ => return Ok(Some(directory)),
+        }
+    }
+    Err(open_error(format!(
+        "{}: another process keeps its directory locked; stop it or set sink.socket.path",
+        path.display()
+    )))
+}
+
+/// Makes way for a new socket file, if what stands at `path` is a socket without a process.
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SinkError> {
+    let shown = path.display();
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(open_error(format!(
+            "{shown}: exists and is not a socket; remove it or set sink.socket.path"
+        )));
+    }
+    match listening_pid(address) {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => {}
+        Err(error) => {
+            return Err(open_error(format!(
+                "{shown}: cannot tell whether its socket is in use: {error}; \
+                 remove it or set sink.socket.path"
+            )));
+        }
+        Ok(pid) => {
+            return Err(open_error(format!(
+                "{shown}: another process{pid} is listening; stop it or set sink.socket.path"
+            )));
+        }
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(open_error(format!(
+            "{shown}: cannot remove the stale socket: {error}; remove it or set sink.socket.path"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// ` (pid N)` of the process that listens, where the kernel tells it.
+fn listening_pid(address: &SocketAddrUnix) -> Result<String, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&probe, address) {
+        // Its backlog is full: it listens.
+        Err(Errno::AGAIN) => return Ok(String::new()),
+        other => other?,
+    }
+    let peer = rustix::net::sockopt::socket_peercred(&probe);
+    Ok(peer.map_or_else(|_| String::new(), |peer| format!(" (pid {})", peer.pid.as_raw_nonzero())))
+}

@@ -1,0 +1,7 @@
+//! The sinks from outside: real sockets, real files, the example client.
+
+mod client;
+mod files;
+mod material;
+mod pictures;
+mod socket;
