@@ -246,8 +246,7 @@ fn yu12(layout: &FrameLayout, data: &[u8], rgb: &mut [u8]) -> Result<(), DecodeE
         height: layout.height,
     };
     let (range, matrix) = colour(layout);
-    yuv::yuv420_to_rgb(&image, rgb, layout.width * 3, range, matrix)
-        .map_err(|e| convert(layout, e))
+    yuv::yuv420_to_rgb(&image, rgb, layout.width * 3, range, matrix).map_err(|e| convert(layout, e))
 }
 
 fn grey(layout: &FrameLayout, data: &[u8], rgb: &mut [u8]) -> Result<(), DecodeError> {
@@ -258,8 +257,7 @@ fn grey(layout: &FrameLayout, data: &[u8], rgb: &mut [u8]) -> Result<(), DecodeE
         height: layout.height,
     };
     let (range, matrix) = colour(layout);
-    yuv::yuv400_to_rgb(&image, rgb, layout.width * 3, range, matrix)
-        .map_err(|e| convert(layout, e))
+    yuv::yuv400_to_rgb(&image, rgb, layout.width * 3, range, matrix).map_err(|e| convert(layout, e))
 }
 
 /// `order`: where R, G and B stand in a pixel of `data`.

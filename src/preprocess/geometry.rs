@@ -31,7 +31,9 @@ pub enum GeometryError {
         width: u32,
         height: u32,
     },
-    #[error("a picture of {width}x{height} cannot fill a model input of {input_width}x{input_height}")]
+    #[error(
+        "a picture of {width}x{height} cannot fill a model input of {input_width}x{input_height}"
+    )]
     Empty { width: u32, height: u32, input_width: usize, input_height: usize },
     #[error("resize: {0}")]
     Resize(String),
@@ -140,20 +142,14 @@ impl Geometry {
         Ok((placement, &self.base))
     }
 
-    fn resize(
-        &mut self,
-        from: &Picture,
-        covers: Rect,
-        content: Rect,
-    ) -> Result<(), GeometryError> {
+    fn resize(&mut self, from: &Picture, covers: Rect, content: Rect) -> Result<(), GeometryError> {
         let failed = |e: &dyn std::fmt::Display| GeometryError::Resize(e.to_string());
         let (width, height) = (from.width as u32, from.height as u32);
         let source =
             ImageRef::new(width, height, &from.rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
         let (width, height) = (self.base.width as u32, self.base.height as u32);
-        let mut target =
-            Image::from_slice_u8(width, height, &mut self.base.rgb, PixelType::U8x3)
-                .map_err(|e| failed(&e))?;
+        let mut target = Image::from_slice_u8(width, height, &mut self.base.rgb, PixelType::U8x3)
+            .map_err(|e| failed(&e))?;
         let mut target = fast_image_resize::images::CroppedImageMut::new(
             &mut target,
             content.x,
@@ -200,13 +196,9 @@ pub fn picture_to_input(placement: &Placement, [x, y]: [f64; 2]) -> [f64; 2] {
 
 fn between(from: Rect, to: Rect, [x, y]: [f64; 2]) -> [f64; 2] {
     let axis = |v: f64, from_at: u32, from_len: u32, to_at: u32, to_len: u32| {
-        f64::from(to_at)
-            + (v - f64::from(from_at)) * f64::from(to_len) / f64::from(from_len)
+        f64::from(to_at) + (v - f64::from(from_at)) * f64::from(to_len) / f64::from(from_len)
     };
-    [
-        axis(x, from.x, from.width, to.x, to.width),
-        axis(y, from.y, from.height, to.y, to.height),
-    ]
+    [axis(x, from.x, from.width, to.x, to.width), axis(y, from.y, from.height, to.y, to.height)]
 }
 
 /// Largest size of the aspect ratio of `shape` that fits into `space`, to the nearest pixel;

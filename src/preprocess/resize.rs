@@ -107,7 +107,9 @@ impl ViewResizer {
         let along_row = |v: [f32; 3]| -> Vec<f32> {
             match scaling.layout {
                 ChannelLayout::Hwc => v.repeat(width),
-                ChannelLayout::Chw => v.iter().flat_map(|&c| std::iter::repeat_n(c, width)).collect(),
+                ChannelLayout::Chw => {
+                    v.iter().flat_map(|&c| std::iter::repeat_n(c, width)).collect()
+                }
             }
         };
         let mut columns = taps(base[1], width);
@@ -268,7 +270,12 @@ impl RowCache {
     }
 
     /// The slot that holds `row`; never throws `other` out for it.
-    fn slot(&mut self, row: usize, other: usize, make: &mut impl FnMut(usize, &mut [f32])) -> usize {
+    fn slot(
+        &mut self,
+        row: usize,
+        other: usize,
+        make: &mut impl FnMut(usize, &mut [f32]),
+    ) -> usize {
         if let Some(slot) = self.held.iter().position(|&held| held == Some(row)) {
             return slot;
         }
