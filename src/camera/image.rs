@@ -106,7 +106,7 @@ mod tests {
         let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 95);
         let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
         exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
-        encoder.add_app_segment(1, &exif).unwrap();
+        encoder.add_app_segment(1, exif).unwrap();
         encoder.encode(&pixels, 16, 8, jpeg_encoder::ColorType::Luma).unwrap();
         bytes
     }
