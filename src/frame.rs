@@ -99,20 +99,25 @@ pub struct FrameLayout {
 }
 
 impl FrameLayout {
-    /// Fewest bytes that hold a whole frame; the last row may lack its padding. `MJPG`: 0.
-    pub fn min_bytes(&self) -> u64 {
+    /// Bytes of a whole frame, the padding of its last row with it. `MJPG`: 0.
+    pub fn bytes(&self) -> u64 {
         let (rows, stride) = (u64::from(self.height), u64::from(self.stride_bytes));
-        let row = u64::from(self.format.row_bytes(self.width));
-        let chroma_rows = rows.div_ceil(2);
-        let padding = stride.saturating_sub(row);
         match self.format {
             PixelFormat::Mjpg => 0,
-            PixelFormat::Nv12 => (stride * (rows + chroma_rows)).saturating_sub(padding),
-            PixelFormat::Yu12 => {
-                (stride * rows + 2 * (stride / 2) * chroma_rows).saturating_sub(padding / 2)
-            }
-            _ => (stride * rows).saturating_sub(padding),
+            PixelFormat::Nv12 => stride * (rows + rows.div_ceil(2)),
+            PixelFormat::Yu12 => stride * rows + 2 * (stride / 2) * rows.div_ceil(2),
+            _ => stride * rows,
         }
+    }
+
+    /// Fewest bytes that show a whole frame: the padding of its last row may be missing.
+    pub fn min_bytes(&self) -> u64 {
+        let (stride, row) = (self.stride_bytes, self.format.row_bytes(self.width));
+        let padding = match self.format {
+            PixelFormat::Yu12 => (stride / 2).saturating_sub(row / 2),
+            _ => stride.saturating_sub(row),
+        };
+        self.bytes().saturating_sub(u64::from(padding))
     }
 }
 

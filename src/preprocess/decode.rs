@@ -45,6 +45,7 @@ pub enum DecodeError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     planes: Vec<u8>,
+    padded: Vec<u8>,
     jpeg: Vec<u8>,
     spare: Vec<Vec<u8>>,
 }
@@ -61,15 +62,16 @@ impl Decoder {
     pub fn decode(&mut self, frame: &Frame) -> Result<Picture, DecodeError> {
         let layout = &frame.layout;
         check(layout, frame.data.len())?;
+        let data = whole(layout, &frame.data, &mut self.padded);
         let (width, height) = (layout.width as usize, layout.height as usize);
         let mut rgb = self.spare.pop().unwrap_or_default();
         rgb.resize(width * height * 3, 0);
         let done = match layout.format {
             PixelFormat::Yuyv => self.packed(layout, &frame.data, [0, 2], [1, 3], &mut rgb),
             PixelFormat::Uyvy => self.packed(layout, &frame.data, [1, 3], [0, 2], &mut rgb),
-            PixelFormat::Nv12 => nv12(layout, &frame.data, &mut rgb),
-            PixelFormat::Yu12 => yu12(layout, &frame.data, &mut rgb),
-            PixelFormat::Grey => grey(layout, &frame.data, &mut rgb),
+            PixelFormat::Nv12 => nv12(layout, data, &mut rgb),
+            PixelFormat::Yu12 => yu12(layout, data, &mut rgb),
+            PixelFormat::Grey => grey(layout, data, &mut rgb),
             PixelFormat::Rgb3 => Ok(copy_rgb(layout, &frame.data, [0, 1, 2], &mut rgb)),
             PixelFormat::Bgr3 => Ok(copy_rgb(layout, &frame.data, [2, 1, 0], &mut rgb)),
             PixelFormat::Mjpg => self.jpeg(layout, &frame.data, &mut rgb),
@@ -194,6 +196,20 @@ fn check(layout: &FrameLayout, actual: usize) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// The frame with the padding of its last row, which drivers may leave out: the `yuv` crate
+/// passes over a last row that is not a stride long, and panics where the height is odd.
+fn whole<'a>(layout: &FrameLayout, data: &'a [u8], padded: &'a mut Vec<u8>) -> &'a [u8] {
+    let bytes = layout.bytes() as usize;
+    let planar = matches!(layout.format, PixelFormat::Nv12 | PixelFormat::Yu12 | PixelFormat::Grey);
+    if !planar || data.len() >= bytes {
+        return data;
+    }
+    padded.clear();
+    padded.extend_from_slice(data);
+    padded.resize(bytes, 0);
+    padded
+}
+
 fn colour(layout: &FrameLayout) -> (yuv::YuvRange, YuvStandardMatrix) {
     let range = match layout.range {
         YuvRange::Limited => yuv::YuvRange::Limited,
@@ -234,7 +250,8 @@ fn yu12(layout: &FrameLayout, data: &[u8], rgb: &mut [u8]) -> Result<(), DecodeE
     let height = layout.height as usize;
     let chroma_stride = layout.stride_bytes / 2;
     let (y_plane, chroma) = data.split_at(layout.stride_bytes as usize * height);
-    let (u_plane, v_plane) = chroma.split_at(chroma_stride as usize * height.div_ceil(2));
+    let chroma_bytes = chroma_stride as usize * height.div_ceil(2);
+    let (u_plane, v_plane) = chroma.split_at(chroma_bytes);
     let image = YuvPlanarImage {
         y_plane,
         y_stride: layout.stride_bytes,

@@ -111,7 +111,9 @@ impl Plan {
                 return false;
             }
             let start = out.len();
-            if copy.from_stride == copy.to_stride {
+            if self.planes.len() == 1 {
+                out.extend_from_slice(&bytes[..bytes.len().min(self.layout.bytes() as usize)]);
+            } else if copy.from_stride == copy.to_stride {
                 out.extend_from_slice(&bytes[..copy.min_bytes()]);
             } else {
                 for row in bytes.chunks(copy.from_stride).take(copy.rows) {
@@ -120,7 +122,7 @@ impl Plan {
                     out.resize(filled + copy.to_stride, 0);
                 }
             }
-            if index + 1 < self.planes.len() {
+            if self.planes.len() > 1 {
                 out.resize(start + copy.rows * copy.to_stride, 0);
             }
         }

@@ -17,7 +17,7 @@ fn frame(layout: FrameLayout, data: Vec<u8>) -> Frame {
     Frame { layout, data, sequence: 0, captured_at, captured_wall }
 }
 
-/// BT.601 and BT.709 as the recommendations state them, in f64.
+/// BT.601 and BT.709 as the recommendations state them, in f64. Luma below black is black.
 fn reference([y, u, v]: [u8; 3], matrix: YuvMatrix, range: YuvRange) -> [u8; 3] {
     let (kr, kb) = match matrix {
         YuvMatrix::Bt601 => (0.299, 0.114),
@@ -25,7 +25,9 @@ fn reference([y, u, v]: [u8; 3], matrix: YuvMatrix, range: YuvRange) -> [u8; 3] 
     };
     let [y, u, v] = [y, u, v].map(f64::from);
     let (y, u, v) = match range {
-        YuvRange::Limited => ((y - 16.0) / 219.0, (u - 128.0) / 224.0, (v - 128.0) / 224.0),
+        YuvRange::Limited => {
+            ((y.max(16.0) - 16.0) / 219.0, (u - 128.0) / 224.0, (v - 128.0) / 224.0)
+        }
         YuvRange::Full => (y / 255.0, (u - 128.0) / 255.0, (v - 128.0) / 255.0),
     };
     let r = y + 2.0 * (1.0 - kr) * v;
