@@ -24,6 +24,51 @@ pub enum PixelFormat {
     Mjpg,
 }
 
+impl PixelFormat {
+    /// All of them, uncompressed ones first.
+    pub const ALL: [Self; 8] = [
+        Self::Yuyv,
+        Self::Uyvy,
+        Self::Nv12,
+        Self::Yu12,
+        Self::Rgb3,
+        Self::Bgr3,
+        Self::Grey,
+        Self::Mjpg,
+    ];
+
+    /// The four-character code, `YUYV` … `MJPG`.
+    pub fn fourcc(self) -> &'static str {
+        match self {
+            Self::Yuyv => "YUYV",
+            Self::Uyvy => "UYVY",
+            Self::Nv12 => "NV12",
+            Self::Yu12 => "YU12",
+            Self::Rgb3 => "RGB3",
+            Self::Bgr3 => "BGR3",
+            Self::Grey => "GREY",
+            Self::Mjpg => "MJPG",
+        }
+    }
+
+    /// The format of that four-character code, if it is one of ours.
+    pub fn from_fourcc(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.fourcc() == code)
+    }
+
+    /// Smallest `stride_bytes` that holds a row of `width` pixels. Chroma comes in pairs,
+    /// so an odd row of a subsampled format is as long as the next even one.
+    pub fn row_bytes(self, width: u32) -> u32 {
+        match self {
+            Self::Yuyv | Self::Uyvy => width.div_ceil(2).saturating_mul(4),
+            Self::Nv12 | Self::Yu12 => width.div_ceil(2).saturating_mul(2),
+            Self::Rgb3 | Self::Bgr3 => width.saturating_mul(3),
+            Self::Grey => width,
+            Self::Mjpg => 0,
+        }
+    }
+}
+
 /// Which matrix turns YCbCr into RGB (ITU-R BT.601-7, BT.709-6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum YuvMatrix {
@@ -51,6 +96,29 @@ pub struct FrameLayout {
     pub stride_bytes: u32,
     pub matrix: YuvMatrix,
     pub range: YuvRange,
+}
+
+impl FrameLayout {
+    /// Bytes of a whole frame, the padding of its last row with it. `MJPG`: 0.
+    pub fn bytes(&self) -> u64 {
+        let (rows, stride) = (u64::from(self.height), u64::from(self.stride_bytes));
+        match self.format {
+            PixelFormat::Mjpg => 0,
+            PixelFormat::Nv12 => stride * (rows + rows.div_ceil(2)),
+            PixelFormat::Yu12 => stride * rows + 2 * (stride / 2) * rows.div_ceil(2),
+            _ => stride * rows,
+        }
+    }
+
+    /// Fewest bytes that show a whole frame: the padding of its last row may be missing.
+    pub fn min_bytes(&self) -> u64 {
+        let (stride, row) = (self.stride_bytes, self.format.row_bytes(self.width));
+        let padding = match self.format {
+            PixelFormat::Yu12 => (stride / 2).saturating_sub(row / 2),
+            _ => stride.saturating_sub(row),
+        };
+        self.bytes().saturating_sub(u64::from(padding))
+    }
 }
 
 /// One raw frame as the camera gave it. `data` holds exactly the bytes used.

@@ -1,11 +1,22 @@
 //! Where frames come from: one trait, four sources.
 
+mod backoff;
 pub mod files;
+pub mod image;
+mod mjpeg;
+#[allow(unsafe_code)] // Kernel buffers mapped into memory.
+mod mmap;
+mod pace;
 pub mod pattern;
 pub mod pipe;
 pub mod v4l2;
+mod y4m;
 
-use crate::frame::Frame;
+pub use backoff::Backoff;
+pub use v4l2::{CameraInfo, list};
+
+use crate::config::{CameraConfig, CameraSource};
+use crate::frame::{Frame, YuvMatrix};
 use std::time::Duration;
 
 /// A source of frames. It owns its buffers and yields the newest frame.
@@ -17,6 +28,8 @@ pub trait Camera: Send {
     fn describe(&self) -> String;
     /// Counts since it was opened.
     fn counters(&self) -> CameraCounters;
+    /// Takes a frame's buffer back, so that a steady stream allocates nothing.
+    fn recycle(&mut self, _frame: Frame) {}
 }
 
 /// What went by that no heatmap will ever show.
@@ -47,4 +60,56 @@ pub enum CameraError {
     /// Will not work until the configuration or the system changes.
     #[error("{camera}: {why}")]
     Unusable { camera: String, why: String },
+}
+
+impl CameraError {
+    pub(crate) fn gone(camera: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Gone { camera: camera.into(), why: why.into() }
+    }
+
+    pub(crate) fn unusable(camera: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unusable { camera: camera.into(), why: why.into() }
+    }
+
+    pub(crate) fn stalled(camera: impl Into<String>, waited: Duration) -> Self {
+        Self::Stalled { camera: camera.into(), waited_ms: waited.as_millis() }
+    }
+}
+
+/// Opens the configured source, ready to yield frames.
+///
+/// Errors: [`CameraError::Gone`] where trying again later can help, [`CameraError::Unusable`]
+/// where it cannot.
+pub fn open(config: &CameraConfig) -> Result<Box<dyn Camera>, CameraError> {
+    let timeout = Duration::from_millis(config.timeout_ms);
+    Ok(match config.source {
+        CameraSource::V4l2 => Box::new(v4l2::V4l2::open(&config.v4l2)?),
+        CameraSource::Files => Box::new(files::Files::open(&config.files, timeout)?),
+        CameraSource::Pipe => Box::new(pipe::Pipe::open(&config.pipe)?),
+        CameraSource::Pattern => Box::new(pattern::Pattern::open(&config.pattern, timeout)?),
+    })
+}
+
+/// The matrix of a stream that does not name one: BT.709 from HD on, BT.601 below, as
+/// rpicam-apps encodes and as players assume.
+fn usual_matrix(width: u32, height: u32) -> YuvMatrix {
+    if width >= 1280 || height > 576 { YuvMatrix::Bt709 } else { YuvMatrix::Bt601 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hd_is_bt709_and_smaller_is_bt601() {
+        for (width, height, expected) in [
+            (640, 480, YuvMatrix::Bt601),
+            (720, 576, YuvMatrix::Bt601),
+            (1279, 576, YuvMatrix::Bt601),
+            (1280, 720, YuvMatrix::Bt709),
+            (960, 720, YuvMatrix::Bt709),
+        ] {
+            assert_eq!(usual_matrix(width, height), expected, "{width}x{height}");
+        }
+    }
 }
