@@ -10,14 +10,18 @@
 
 pub mod bilinear;
 pub mod camera;
+pub mod classes;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod frame;
 pub mod health;
 pub mod heatmap;
 pub mod int8;
 pub mod model;
+pub mod pipeline;
 pub mod preprocess;
 pub mod sink;
+pub mod slot;
 pub mod tta;
 pub mod wall;

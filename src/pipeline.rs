@@ -1,0 +1,486 @@
+//! The daemon's threads: camera → worker → sinks, each a stage behind a slot that holds
+//! only the newest. The only room that spawns stages, and the one that stops them.
+//!
+//! Every stage goes round its loop at least twice a second whether or not there is
+//! something to do, and says so to its heartbeat; no stage waits for a later one.
+
+use crate::camera::{self, Backoff, Camera, CameraError};
+use crate::config::{CameraConfig, CameraSource, Config};
+use crate::explain::{ExplainError, Explainer};
+use crate::frame::{Frame, Picture, Placement};
+use crate::health::{Counters, Health, Heartbeat, SinkCounters};
+use crate::heatmap::Heatmap;
+use crate::model::{Model, ModelError};
+use crate::preprocess::decode::Decoder;
+use crate::preprocess::geometry::{Geometry, GeometryError};
+use crate::sink::{CameraState, Published, Sink};
+use crate::slot::{Slot, Taken};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a stage waits before it looks around.
+const LOOK_AROUND: Duration = Duration::from_millis(250);
+/// A stage that has not gone round in this time hangs.
+const STAGE_SILENCE: Duration = Duration::from_secs(20);
+/// SIGTERM to exit.
+const STOP_WITHIN: Duration = Duration::from_millis(1_900);
+
+/// Why the pipeline did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    #[error("cannot start the {stage} thread: {source}")]
+    Thread { stage: &'static str, source: std::io::Error },
+}
+
+/// What a sink has not been told yet.
+#[derive(Debug, Default)]
+struct Mail {
+    item: Option<Published>,
+    camera: Option<CameraState>,
+}
+
+/// A sink on its thread.
+struct Outlet {
+    slot: Arc<Slot<Mail>>,
+    counters: Arc<SinkCounters>,
+    thread: JoinHandle<()>,
+}
+
+/// What the stages share.
+struct Shared {
+    health: Arc<Health>,
+    stop: AtomicBool,
+    frames: Slot<Frame>,
+    outlets: Mutex<Vec<Outlet>>,
+    camera: Mutex<CameraState>,
+    description: Mutex<String>,
+    /// The source came to its end, and the last frame has been published.
+    finished: AtomicBool,
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, item: Published) {
+        for outlet in self.outlets.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            outlet.slot.put(|old| {
+                let old = old.unwrap_or_default();
+                if old.item.is_some() {
+                    outlet.counters.dropped.add(1);
+                }
+                Mail { item: Some(item.clone()), ..old }
+            });
+        }
+    }
+
+    /// Tells sinks and log, once per change.
+    fn camera_state(&self, state: CameraState) {
+        let mut now = self.camera.lock().unwrap_or_else(|e| e.into_inner());
+        if *now == state {
+            return;
+        }
+        match state.running {
+            true => log::info!("camera: {}", self.describe()),
+            false => log::warn!("camera away: {}", state.reason),
+        }
+        for outlet in self.outlets.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            outlet.slot.put(|old| Mail { camera: Some(state.clone()), ..old.unwrap_or_default() });
+        }
+        *now = state;
+    }
+
+    fn describe(&self) -> String {
+        self.description.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+}
+
+/// A running pipeline.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    model: Arc<Model>,
+    stages: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Plans and warms up the model, then starts every stage. Sinks are open already.
+    pub fn start(
+        config: &Config,
+        model: Arc<Model>,
+        sinks: Vec<Box<dyn Sink>>,
+        health: Arc<Health>,
+    ) -> Result<Pipeline, StartError> {
+        model.cancel(false);
+        let mut explainer = Explainer::new(model.clone(), config)?;
+        let [height, width] = explainer.size();
+        let warm =
+            explainer.explain(&Picture { rgb: vec![127; height * width * 3], width, height })?;
+        log::info!(
+            "model {} at {height}x{width}: {} views in {:.0} ms",
+            model.name,
+            warm.views.len(),
+            warm.spent_ms
+        );
+        let shared = Arc::new(Shared {
+            health,
+            stop: AtomicBool::new(false),
+            frames: Slot::default(),
+            outlets: Mutex::default(),
+            camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
+            description: Mutex::default(),
+            finished: AtomicBool::new(false),
+        });
+        for sink in sinks {
+            let outlet = outlet(sink, &shared.health)?;
+            shared.outlets.lock().unwrap_or_else(|e| e.into_inner()).push(outlet);
+        }
+        // One frame may cost many times the warm-up on a busy board.
+        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(warm.spent_ms / 1e3 * 20.0));
+        let worker = Worker {
+            shared: shared.clone(),
+            explainer,
+            geometry: Geometry::new(&config.geometry)?,
+            decoder: Decoder::new(),
+            last: None,
+        };
+        let beat = shared.health.stages.register("infer", patience, Instant::now());
+        let camera = config.camera.clone();
+        let camera_beat = shared.health.stages.register(
+            "camera",
+            STAGE_SILENCE + Duration::from_millis(config.camera.timeout_ms),
+            Instant::now(),
+        );
+        let for_camera = shared.clone();
+        let stages = vec![
+            spawn("infer", move || worker.run(beat))?,
+            spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?,
+        ];
+        Ok(Pipeline { shared, model, stages })
+    }
+
+    /// The source came to its end and everything is published.
+    pub fn is_finished(&self) -> bool {
+        self.shared.finished.load(Ordering::Relaxed)
+    }
+
+    /// One line on the camera, for `systemctl status`.
+    pub fn status(&self) -> String {
+        let camera = self.shared.camera.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let maps = self.shared.health.counters.heatmaps.get();
+        match camera.running {
+            true => format!("{}; {maps} heatmaps", self.shared.describe()),
+            false => format!("camera away: {}; {maps} heatmaps", camera.reason),
+        }
+    }
+
+    /// Stops camera and inference (a pass in progress is abandoned), then lets every sink
+    /// send out what it has accepted. False where a stage did not end in time.
+    pub fn stop(self) -> bool {
+        let deadline = Instant::now() + STOP_WITHIN;
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.frames.close();
+        self.model.cancel(true);
+        let mut in_time = true;
+        for stage in self.stages {
+            in_time &= join(stage, deadline);
+        }
+        let outlets =
+            std::mem::take(&mut *self.shared.outlets.lock().unwrap_or_else(|e| e.into_inner()));
+        outlets.iter().for_each(|o| o.slot.close());
+        for outlet in outlets {
+            in_time &= join(outlet.thread, deadline);
+        }
+        in_time
+    }
+}
+
+/// Joins a thread, unless it does not end by `deadline`.
+fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() > deadline {
+            log::error!("thread {} did not end in time", thread.thread().name().unwrap_or("?"));
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    thread.join().is_ok()
+}
+
+fn spawn(
+    stage: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(stage.into())
+        .spawn(run)
+        .map_err(|source| StartError::Thread { stage, source })
+}
+
+fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError> {
+    let name = sink.name();
+    let slot: Arc<Slot<Mail>> = Arc::default();
+    let counters = health.counters.sink(name);
+    let beat = health.stages.register(name, STAGE_SILENCE, Instant::now());
+    let (mail, own) = (slot.clone(), counters.clone());
+    let thread = spawn(name, move || {
+        // A full disk is worth one line, not one a frame.
+        let mut failing = String::new();
+        let mut report = |result: Result<(), crate::sink::SinkError>| match result {
+            Ok(()) if failing.is_empty() => {}
+            Ok(()) => {
+                log::info!("{name}: works again");
+                failing.clear();
+            }
+            Err(error) => {
+                own.failed.add(1);
+                let error = error.to_string();
+                if failing != error {
+                    log::warn!("{name}: {error}");
+                    failing = error;
+                }
+            }
+        };
+        loop {
+            beat.beat(Instant::now());
+            match mail.take(LOOK_AROUND) {
+                Taken::Item(Mail { item, camera }) => {
+                    if let Some(state) = camera {
+                        report(sink.camera(&state));
+                    }
+                    if let Some(item) = item {
+                        let result = sink.publish(&item);
+                        own.published.add(result.is_ok() as u64);
+                        report(result);
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+        }
+        report(sink.finish());
+        beat.retire();
+    })?;
+    Ok(Outlet { slot, counters, thread })
+}
+
+/// The camera's loop: opens it, hands on its frames, opens it again when it is lost.
+fn watch_camera(shared: &Shared, config: &CameraConfig, beat: Heartbeat) {
+    let mut backoff = Backoff::default();
+    let counters = &shared.health.counters;
+    while !shared.stopping() {
+        beat.beat(Instant::now());
+        let why = match camera::open(config) {
+            Ok(mut camera) => {
+                *shared.description.lock().unwrap_or_else(|e| e.into_inner()) = camera.describe();
+                match stream(shared, config, camera.as_mut(), &beat, &mut backoff) {
+                    Some(why) => why,
+                    None => break,
+                }
+            }
+            Err(why) => why,
+        };
+        if shared.stopping() {
+            break;
+        }
+        shared.camera_state(CameraState { running: false, reason: why.to_string() });
+        let until = Instant::now() + backoff.wait();
+        while Instant::now() < until && !shared.stopping() {
+            beat.beat(Instant::now());
+            std::thread::sleep(LOOK_AROUND.min(until.saturating_duration_since(Instant::now())));
+        }
+        counters.camera_reopens.add(1);
+    }
+    shared.frames.close();
+    beat.retire();
+}
+
+/// Hands on frames until the camera is lost (why), or for good (None).
+fn stream(
+    shared: &Shared,
+    config: &CameraConfig,
+    camera: &mut dyn Camera,
+    beat: &Heartbeat,
+    backoff: &mut Backoff,
+) -> Option<CameraError> {
+    let timeout = Duration::from_millis(config.timeout_ms);
+    // Pictures from files do not come again: the camera waits for the worker instead.
+    let waits = config.source == CameraSource::Files;
+    let totals = Totals::of(&shared.health.counters);
+    let mut last = Instant::now();
+    while !shared.stopping() {
+        beat.beat(Instant::now());
+        let next = camera.next_frame(LOOK_AROUND.min(timeout));
+        totals.update(&shared.health.counters, camera);
+        match next {
+            Ok(frame) => {
+                last = Instant::now();
+                backoff.reset();
+                shared.camera_state(CameraState { running: true, reason: String::new() });
+                hand_on(shared, frame, waits, beat);
+            }
+            Err(CameraError::Stalled { .. }) if last.elapsed() < timeout => {}
+            Err(stalled @ CameraError::Stalled { .. }) => {
+                shared.health.counters.camera_stalls.add(1);
+                return Some(stalled);
+            }
+            Err(CameraError::End(source)) => {
+                log::info!("{source}: end of input");
+                return None;
+            }
+            Err(lost) => return Some(lost),
+        }
+    }
+    None
+}
+
+fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
+    if !waits {
+        return shared.frames.put(|old| {
+            shared.health.counters.frames_skipped.add(old.is_some() as u64);
+            frame
+        });
+    }
+    let mut frame = frame;
+    while let Err(back) = shared.frames.put_when_empty(frame, LOOK_AROUND) {
+        beat.beat(Instant::now());
+        if shared.stopping() {
+            return;
+        }
+        frame = back;
+    }
+}
+
+/// The daemon's counts from before a camera was opened, to which its own are added.
+struct Totals {
+    frames: u64,
+    skipped: u64,
+    lost: u64,
+    bad: u64,
+}
+
+impl Totals {
+    fn of(c: &Counters) -> Self {
+        Self {
+            frames: c.frames.get(),
+            skipped: c.frames_skipped.get(),
+            lost: c.frames_lost.get(),
+            bad: c.frames_bad.get(),
+        }
+    }
+
+    fn update(&self, c: &Counters, camera: &dyn Camera) {
+        let own = camera.counters();
+        c.frames.set(self.frames + own.frames);
+        c.frames_lost.set(self.lost + own.lost);
+        let _ = (self.skipped, self.bad);
+    }
+}
+
+/// The worker: a frame in, a heatmap out.
+struct Worker {
+    shared: Arc<Shared>,
+    explainer: Explainer,
+    geometry: Geometry,
+    decoder: Decoder,
+    /// The picture published last; its buffer comes back once the sinks are done with it.
+    last: Option<Arc<Picture>>,
+}
+
+/// Why a frame became no heatmap.
+#[derive(Debug, thiserror::Error)]
+enum FrameError {
+    #[error("frame dropped: {0}")]
+    Decode(#[from] crate::preprocess::decode::DecodeError),
+    #[error("frame dropped: {0}")]
+    Geometry(#[from] GeometryError),
+    #[error("{0}")]
+    Explain(#[from] ExplainError),
+}
+
+impl Worker {
+    fn run(mut self, beat: Heartbeat) {
+        let mut told = String::new();
+        loop {
+            beat.beat(Instant::now());
+            match self.shared.frames.take(LOOK_AROUND) {
+                Taken::Item(frame) => match self.process(frame) {
+                    Ok(()) => told.clear(),
+                    Err(FrameError::Explain(ExplainError::Model(ModelError::Cancelled))) => {}
+                    Err(error) => {
+                        let counters = &self.shared.health.counters;
+                        match error {
+                            FrameError::Explain(_) => counters.inferences_failed.add(1),
+                            _ => counters.frames_bad.add(1),
+                        }
+                        let error = error.to_string();
+                        if told != error {
+                            log::warn!("{error}");
+                            told = error;
+                        }
+                    }
+                },
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            if self.shared.stopping() {
+                break;
+            }
+        }
+        self.shared.finished.store(true, Ordering::Relaxed);
+        beat.retire();
+    }
+
+    fn process(&mut self, frame: Frame) -> Result<(), FrameError> {
+        let picture = self.decoder.decode(&frame)?;
+        let upright = self.geometry.upright(picture);
+        let (placement, base) = self.geometry.fit(&upright, self.explainer.size())?;
+        let explained = self.explainer.explain(base)?;
+        let (height, width, values) =
+            content(&placement, explained.width, explained.classes.len(), explained.values);
+        let heatmap = Heatmap {
+            height,
+            width,
+            values,
+            classes: explained.classes,
+            covers: placement.covers,
+            picture: placement.picture,
+            views: explained.views,
+            sequence: frame.sequence,
+            captured_at: frame.captured_at,
+            captured_wall: frame.captured_wall,
+            spent_ms: explained.spent_ms,
+            model_sha256: self.explainer.model().sha256.clone(),
+        };
+        let picture = Arc::new(upright);
+        self.shared.health.counters.heatmaps.add(1);
+        self.shared.publish(Published { picture: picture.clone(), heatmap: Arc::new(heatmap) });
+        if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
+            self.decoder.recycle(old);
+        }
+        Ok(())
+    }
+}
+
+/// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
+pub(crate) fn content(
+    placement: &Placement,
+    width: usize,
+    classes: usize,
+    values: Vec<f32>,
+) -> (usize, usize, Vec<f32>) {
+    let c = placement.content;
+    let [x, y, w, h] = [c.x, c.y, c.width, c.height].map(|n| n as usize);
+    if values.len() == w * h * classes {
+        return (h, w, values);
+    }
+    let rows = values.chunks_exact(width * classes).skip(y).take(h);
+    let cut = rows.flat_map(|row| &row[x * classes..(x + w) * classes]).copied().collect();
+    (h, w, cut)
+}
