@@ -2,7 +2,7 @@
 //! library's face; the daemon's worker and `salientd explain` both stand on it.
 //!
 //! ```no_run
-//! use salientd::{config::Config, explain::Explainer, model::Model, preprocess::decode};
+//! use salientd::{config::Config, explain::Explainer, model::Model, camera::image::load_image};
 //! use std::{path::Path, sync::Arc};
 //!
 //! // keras-explainable: `ke.explain(ke.methods.meta.tta(ke.methods.cams.cam, scales=…), …)`
@@ -10,7 +10,7 @@
 //! config.tta.scales = vec![0.5, 1.0, 1.5, 2.0];
 //! let model = Arc::new(Model::load(Path::new("models/xception-int8.onnx"), &config.model)?);
 //! let mut explainer = Explainer::new(model, &config)?;
-//! let picture = decode::load_image(Path::new("dog.jpg"))?;
+//! let picture = load_image(Path::new("dog.jpg"))?;
 //! let base = explainer.fit(&picture)?;
 //! let explanation = explainer.explain(&base)?;
 //! println!("{}: {}", explanation.classes[0].label, explanation.classes[0].probability);
@@ -229,6 +229,11 @@ impl Explainer {
             logits,
             spent_ms: 0.0,
         })
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The model; [`Model::cancel`] abandons a running [`Explainer::explain`].

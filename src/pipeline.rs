@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// A stage that has not gone round in this time hangs.
 const STAGE_SILENCE: Duration = Duration::from_secs(20);
-/// SIGTERM to exit.
-const STOP_WITHIN: Duration = Duration::from_millis(1_900);
 
 /// Why the pipeline did not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +50,46 @@ struct Outlet {
     thread: JoinHandle<()>,
 }
 
+/// The sinks, each on its thread. They outlive a pipeline, so that a reload which leaves
+/// them alone does not cut off their clients.
+#[derive(Default)]
+pub struct Outlets(Vec<Outlet>);
+
+impl Outlets {
+    /// Starts a thread for each sink. Sinks are open already.
+    pub fn start(sinks: Vec<Box<dyn Sink>>, health: &Health) -> Result<Self, StartError> {
+        Ok(Self(sinks.into_iter().map(|sink| outlet(sink, health)).collect::<Result<_, _>>()?))
+    }
+
+    fn publish(&self, item: &Published) {
+        for outlet in &self.0 {
+            outlet.slot.put(|old| {
+                let old = old.unwrap_or_default();
+                outlet.counters.dropped.add(old.item.is_some() as u64);
+                Mail { item: Some(item.clone()), ..old }
+            });
+        }
+    }
+
+    fn camera(&self, state: &CameraState) {
+        for outlet in &self.0 {
+            outlet.slot.put(|old| Mail { camera: Some(state.clone()), ..old.unwrap_or_default() });
+        }
+    }
+
+    /// Lets every sink send out what it has accepted. False where one did not end in time.
+    pub fn finish(self, deadline: Instant) -> bool {
+        self.0.iter().for_each(|o| o.slot.close());
+        self.0.into_iter().fold(true, |in_time, o| join(o.thread, deadline) && in_time)
+    }
+}
+
 /// What the stages share.
 struct Shared {
     health: Arc<Health>,
     stop: AtomicBool,
     frames: Slot<Frame>,
-    outlets: Mutex<Vec<Outlet>>,
+    outlets: Arc<Outlets>,
     camera: Mutex<CameraState>,
     description: Mutex<String>,
     /// The source came to its end, and the last frame has been published.
@@ -67,18 +99,6 @@ struct Shared {
 impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
-    }
-
-    fn publish(&self, item: Published) {
-        for outlet in self.outlets.lock().unwrap_or_else(|e| e.into_inner()).iter() {
-            outlet.slot.put(|old| {
-                let old = old.unwrap_or_default();
-                if old.item.is_some() {
-                    outlet.counters.dropped.add(1);
-                }
-                Mail { item: Some(item.clone()), ..old }
-            });
-        }
     }
 
     /// Tells sinks and log, once per change.
@@ -91,9 +111,7 @@ impl Shared {
             true => log::info!("camera: {}", self.describe()),
             false => log::warn!("camera away: {}", state.reason),
         }
-        for outlet in self.outlets.lock().unwrap_or_else(|e| e.into_inner()).iter() {
-            outlet.slot.put(|old| Mail { camera: Some(state.clone()), ..old.unwrap_or_default() });
-        }
+        self.outlets.camera(&state);
         *now = state;
     }
 
@@ -110,11 +128,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Plans and warms up the model, then starts every stage. Sinks are open already.
+    /// Plans and warms up the model, then starts camera and worker.
     pub fn start(
         config: &Config,
         model: Arc<Model>,
-        sinks: Vec<Box<dyn Sink>>,
+        outlets: Arc<Outlets>,
         health: Arc<Health>,
     ) -> Result<Pipeline, StartError> {
         model.cancel(false);
@@ -132,15 +150,11 @@ impl Pipeline {
             health,
             stop: AtomicBool::new(false),
             frames: Slot::default(),
-            outlets: Mutex::default(),
+            outlets,
             camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
             description: Mutex::default(),
             finished: AtomicBool::new(false),
         });
-        for sink in sinks {
-            let outlet = outlet(sink, &shared.health)?;
-            shared.outlets.lock().unwrap_or_else(|e| e.into_inner()).push(outlet);
-        }
         // One frame may cost many times the warm-up on a busy board.
         let patience = STAGE_SILENCE.max(Duration::from_secs_f64(warm.spent_ms / 1e3 * 20.0));
         let worker = Worker {
@@ -180,24 +194,13 @@ impl Pipeline {
         }
     }
 
-    /// Stops camera and inference (a pass in progress is abandoned), then lets every sink
-    /// send out what it has accepted. False where a stage did not end in time.
-    pub fn stop(self) -> bool {
-        let deadline = Instant::now() + STOP_WITHIN;
+    /// Stops camera and inference; a pass in progress is abandoned. False where a stage did
+    /// not end by `deadline`. The pipeline lets go of its sinks.
+    pub fn stop(&mut self, deadline: Instant) -> bool {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
         self.model.cancel(true);
-        let mut in_time = true;
-        for stage in self.stages {
-            in_time &= join(stage, deadline);
-        }
-        let outlets =
-            std::mem::take(&mut *self.shared.outlets.lock().unwrap_or_else(|e| e.into_inner()));
-        outlets.iter().for_each(|o| o.slot.close());
-        for outlet in outlets {
-            in_time &= join(outlet.thread, deadline);
-        }
-        in_time
+        self.stages.drain(..).fold(true, |in_time, stage| join(stage, deadline) && in_time)
     }
 }
 
@@ -460,7 +463,9 @@ impl Worker {
         };
         let picture = Arc::new(upright);
         self.shared.health.counters.heatmaps.add(1);
-        self.shared.publish(Published { picture: picture.clone(), heatmap: Arc::new(heatmap) });
+        self.shared
+            .outlets
+            .publish(&Published { picture: picture.clone(), heatmap: Arc::new(heatmap) });
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }

@@ -10,6 +10,7 @@ pub mod exit;
 mod explain;
 mod inspect;
 pub mod logging;
+mod progress;
 mod run;
 mod show_config;
 pub mod watch;

@@ -3,6 +3,7 @@
 
 mod counters;
 mod heartbeat;
+pub mod memory;
 mod notify;
 pub mod thermal;
 mod watchdog;

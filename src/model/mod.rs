@@ -69,6 +69,8 @@ pub struct Model {
     pub native_size: Option<[usize; 2]>,
     /// Whether other sizes work.
     pub dynamic: bool,
+    /// Numbers in the file's weights, head included.
+    pub parameters: u64,
     /// Nodes of a quantized file that run in float, and why.
     pub fallbacks: Vec<Fallback>,
     pub isa: Isa,
@@ -109,7 +111,18 @@ pub struct Pass {
     pub logits: Vec<f32>,
 }
 
+/// The model that `demo` and an empty configuration run: models/README.md.
+const DEFAULT: &[u8] = include_bytes!("../../models/default-int8.onnx");
+
 impl Model {
+    /// The configured file, or the embedded default where none is.
+    pub fn configured(config: &ModelConfig) -> Result<Model, ModelError> {
+        match &config.path {
+            Some(path) => Self::load(path, config),
+            None => Self::from_bytes("default", DEFAULT, config),
+        }
+    }
+
     /// Loads an ONNX file.
     pub fn load(path: &Path, config: &ModelConfig) -> Result<Model, ModelError> {
         let read = |source| ModelError::Read { path: path.to_path_buf(), source };
@@ -143,6 +156,7 @@ impl Model {
             .proto_model_for_read(&mut data.as_ref())
             .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
         drop(data);
+        let parameters = parameters(&proto);
         let normalisation = metadata::normalisation(&proto, config)?;
         let graph = onnx::Graph::new(&proto)?;
         let ending = head::find(&graph, config.features.as_deref(), config.head.as_deref())?;
@@ -160,6 +174,7 @@ impl Model {
             normalisation,
             native_size,
             dynamic: input.size.is_none(),
+            parameters,
             fallbacks: imported.fallbacks.clone(),
             isa,
             features: ending.features,
@@ -344,6 +359,13 @@ impl Model {
         let logits = self.head.logits(&features);
         Ok(Pass { features, height, width, channels, logits })
     }
+}
+
+/// Elements of all initializers of rank 1 and more: weights and biases, not scales.
+fn parameters(proto: &ModelProto) -> u64 {
+    let tensors = proto.graph.iter().flat_map(|g| &g.initializer);
+    let sizes = tensors.map(|t| t.dims.iter().map(|&d| d.max(0) as u64).product::<u64>());
+    sizes.filter(|&n| n > 1).sum()
 }
 
 fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {

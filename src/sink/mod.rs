@@ -7,6 +7,8 @@ pub mod npy;
 pub mod socket;
 pub mod wire;
 
+pub use atomic::write_atomically;
+
 use crate::frame::Picture;
 use crate::heatmap::Heatmap;
 use std::sync::Arc;

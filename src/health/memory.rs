@@ -1,0 +1,27 @@
+//! This process's resident memory, as the kernel accounts it (proc_pid_status(5)).
+
+/// Most bytes that were ever resident: VmHWM.
+pub fn peak_rss_bytes() -> Option<u64> {
+    field("VmHWM:")
+}
+
+/// Bytes resident now: VmRSS.
+pub fn rss_bytes() -> Option<u64> {
+    field("VmRSS:")
+}
+
+fn field(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_peak_is_at_least_what_is_resident_now() {
+        let (now, peak) = (super::rss_bytes().unwrap(), super::peak_rss_bytes().unwrap());
+        assert!(now > 1 << 20 && peak >= now, "{now} {peak}");
+    }
+}
