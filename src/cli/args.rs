@@ -122,6 +122,9 @@ pub struct WatchArgs {
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value_os_t = SocketConfig::default().path)]
     pub socket: PathBuf,
+    /// Print each message's JSON header as it came
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

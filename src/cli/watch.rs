@@ -1,7 +1,8 @@
-//! `salientd watch`.
+//! `salientd watch`: the socket's messages in a terminal.
 
-use super::args::WatchArgs;
+use std::io::Write;
+use std::path::Path;
 
-pub fn run(_args: &WatchArgs) -> anyhow::Result<()> {
+pub fn watch(_path: &Path, _json: bool, _out: &mut impl Write) -> anyhow::Result<()> {
     anyhow::bail!("not built yet")
 }
