@@ -31,6 +31,8 @@ pub struct CameraFacts {
     pub name: String,
     /// Such as `MJPG 1280x720 30 fps`, one for each format and size.
     pub formats: Vec<String>,
+    /// Why nothing more is known, such as a missing permission.
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -222,7 +224,8 @@ impl fmt::Display for Report {
             self.temperature.iter().map(|z| format!("{} {:.1} °C", z.kind, z.celsius)).collect();
         writeln!(f, "temperature  {}", or_none(zones.join(", ")))?;
         for camera in &self.cameras {
-            writeln!(f, "camera       {}: {}", camera.device, camera.name)?;
+            let what = camera.problem.as_ref().unwrap_or(&camera.name);
+            writeln!(f, "camera       {}: {what}", camera.device)?;
             for format in &camera.formats {
                 writeln!(f, "             {format}")?;
             }
@@ -302,11 +305,20 @@ mod tests {
     #[test]
     fn the_page_for_people() {
         let report = Report {
-            cameras: vec![CameraFacts {
-                device: "/dev/video0".into(),
-                name: "HD Webcam".into(),
-                formats: vec!["MJPG 1280x720 30 fps".into()],
-            }],
+            cameras: vec![
+                CameraFacts {
+                    device: "/dev/video0".into(),
+                    name: "HD Webcam".into(),
+                    formats: vec!["MJPG 1280x720 30 fps".into()],
+                    problem: None,
+                },
+                CameraFacts {
+                    device: "/dev/video2".into(),
+                    name: String::new(),
+                    formats: Vec::new(),
+                    problem: Some("Permission denied".into()),
+                },
+            ],
             processor: Processor {
                 architecture: "aarch64",
                 model: "Pi".into(),
@@ -333,6 +345,7 @@ memory       3793 MiB, 2000 free
 temperature  cpu-thermal 48.3 °C
 camera       /dev/video0: HD Webcam
              MJPG 1280x720 30 fps
+camera       /dev/video2: Permission denied
 may          no  fly: grow wings
 latency      not measured
 ";
