@@ -126,28 +126,23 @@ impl Budget {
     /// The next view to run, if one fits: the first in order that has not run and is
     /// predicted to finish within what is left. The very first always fits.
     pub fn next(&mut self, now: Duration) -> Option<View> {
-        let first = self.started_cost == 0.0;
-        let fits = |i: usize| !self.candidates[i].started && (first || self.fits(i, now));
-        let index = (0..self.candidates.len()).find(|&i| fits(i))?;
-
-        let reserved_s = self.predict_at(index, now).unwrap_or_default().as_secs_f64();
-        let candidate = &mut self.candidates[index];
-        candidate.started = true;
-        candidate.reserved_s = reserved_s;
-        self.started_cost += candidate.cost.max(f64::MIN_POSITIVE);
-        if let Some(bucket) = &mut self.cpu_s {
-            bucket.take(reserved_s);
-        }
-        if let Some(bucket) = &mut self.macs {
-            bucket.take(candidate.cost * self.identity_macs);
-        }
-        Some(candidate.view)
+        let index = (0..self.candidates.len()).find(|&i| self.may_start(i, now))?;
+        self.reserve(index, now);
+        Some(self.candidates[index].view)
     }
 
-    /// Whether `view` is predicted to fit into what is left of this frame at `now`.
+    /// Whether `view`, chosen by other means than the order, may start now.
     pub fn affords(&self, view: View, now: Duration) -> bool {
-        let index = self.candidates.iter().position(|c| c.view == view);
-        index.is_some_and(|i| !self.candidates[i].started && self.fits(i, now))
+        self.find(view).is_some_and(|index| self.may_start(index, now))
+    }
+
+    /// Starts `view` if it may; [`finished`](Self::finished) must follow.
+    pub fn start(&mut self, view: View, now: Duration) -> bool {
+        let index = self.find(view).filter(|&index| self.may_start(index, now));
+        if let Some(index) = index {
+            self.reserve(index, now);
+        }
+        index.is_some()
     }
 
     /// A view took `spent` (of one thread). Calibration at start calls this as well.
@@ -178,8 +173,7 @@ impl Budget {
     /// none, the first view's, scaled by how the two used to compare, or by cost.
     /// `None` when nothing ran yet.
     pub fn predict(&self, view: View, now: Duration) -> Option<Duration> {
-        let index = self.candidates.iter().position(|c| c.view == view)?;
-        self.predict_at(index, now)
+        self.predict_at(self.find(view)?, now)
     }
 
     /// The identity view's predicted time with all around it, when that alone exceeds the
@@ -187,6 +181,30 @@ impl Budget {
     pub fn exceeded_by_first_view(&self, now: Duration) -> Option<Duration> {
         let least = self.predict_at(0, now)? + self.tail.p95(now).unwrap_or_default();
         self.settings.per_frame.filter(|&budget| least > budget).map(|_| least)
+    }
+
+    fn find(&self, view: View) -> Option<usize> {
+        self.candidates.iter().position(|candidate| candidate.view == view)
+    }
+
+    fn may_start(&self, index: usize, now: Duration) -> bool {
+        let first = self.started_cost == 0.0;
+        !self.candidates[index].started && (first || self.fits(index, now))
+    }
+
+    /// Takes from the allowances what the view is expected to need.
+    fn reserve(&mut self, index: usize, now: Duration) {
+        let reserved_s = self.predict_at(index, now).unwrap_or_default().as_secs_f64();
+        let candidate = &mut self.candidates[index];
+        candidate.started = true;
+        candidate.reserved_s = reserved_s;
+        self.started_cost += candidate.cost.max(f64::MIN_POSITIVE);
+        if let Some(bucket) = &mut self.cpu_s {
+            bucket.take(reserved_s);
+        }
+        if let Some(bucket) = &mut self.macs {
+            bucket.take(candidate.cost * self.identity_macs);
+        }
     }
 
     fn predict_at(&self, index: usize, now: Duration) -> Option<Duration> {
@@ -397,6 +415,39 @@ mod tests {
             }
             assert!(idle <= 50, "{budget_ms} ms: {idle} of 1000 frames idle");
         }
+    }
+
+    /// Two workers draw from one budget; views get slower beside each other.
+    #[test]
+    fn workers_share_a_frame() {
+        let mut rig = Rig::new(per_frame(60.0), usual);
+        let (mut late, mut views) = (0, 0);
+        for _ in 0..1000 {
+            let began = rig.now;
+            rig.budget.begin(began, 1.0);
+            let mut running: Vec<(Duration, Duration, View)> = Vec::new();
+            loop {
+                while running.len() < 2 {
+                    let Some(view) = rig.budget.next(rig.now) else { break };
+                    assert!(rig.now > began || !running.is_empty() || view == View::IDENTITY);
+                    let noise = rig.noise();
+                    let spent = usual(view, noise).mul_f64(1.2);
+                    running.push((rig.now + spent, spent, view));
+                    views += 1;
+                }
+                running.sort();
+                if running.is_empty() {
+                    break;
+                }
+                let (end, spent, view) = running.remove(0);
+                rig.now = end;
+                rig.budget.finished(view, spent, end);
+            }
+            rig.budget.end(rig.now);
+            late += usize::from(rig.now - began > ms(66.0));
+        }
+        assert!(late <= 10, "{late} of 1000 frames late");
+        assert!(views > 5500, "two workers should do six views a frame, not {views} in 1000");
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl<T> Kept<T> {
 mod tests {
     use super::super::luma::REGION_SIDE;
     use super::super::luma::scene::{fill, picture, shoot};
-    use super::super::{budget::ordered, views};
+    use super::super::{Budget, BudgetSettings, budget::ordered, views};
     use super::*;
     use crate::config::Merge;
     use proptest::prelude::*;
@@ -353,6 +353,46 @@ mod tests {
                 }
                 rig.frame(seed, &scene);
                 prop_assert!(rig.scenes_kept().iter().all(|&kept| kept == seed));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Rolling views within a wall-time budget, reloads and changes of size included.
+        #[test]
+        fn a_time_budget_holds_as_well(
+            events in prop::collection::vec((0u8..10, 1u64..80), 1..50),
+        ) {
+            let time = |view: View| Duration::from_secs_f64(0.01 * view.cost(SIZE[0], SIZE[1]));
+            let luma = shoot(&picture(7), 1.0, 0.0, 0.0, 0);
+            let mut now = Duration::ZERO;
+            let (mut rolling, mut limit) = (None, Duration::ZERO);
+            for (event, value) in events {
+                if event == 0 || rolling.is_none() {
+                    limit = Duration::from_millis(value);
+                    let settings =
+                        BudgetSettings { per_frame: Some(limit), ..Default::default() };
+                    let side = if value % 2 == 0 { 299 } else { 128 };
+                    let rolling_new = Rolling::new(RollingSettings::default(), &eight(), [side; 2]);
+                    rolling = Some((rolling_new, Budget::new(settings, &eight(), SIZE, 1.0)));
+                }
+                let (rolling, budget) = rolling.as_mut().unwrap();
+                let began = now;
+                budget.begin(now, 1.0);
+                rolling.begin(&luma, now);
+                prop_assert!(budget.start(View::IDENTITY, now));
+                now += time(View::IDENTITY);
+                budget.finished(View::IDENTITY, time(View::IDENTITY), now);
+                while let Some(view) = rolling.next(|view| budget.affords(view, now)) {
+                    prop_assert!(budget.start(view, now));
+                    now += time(view);
+                    budget.finished(view, time(view), now);
+                    rolling.keep(view, (), &luma, now);
+                }
+                budget.end(now);
+                prop_assert!(now - began <= limit.max(time(View::IDENTITY)));
+                now += FRAME;
             }
         }
     }
