@@ -98,7 +98,7 @@ impl Header {
         let half = width.div_ceil(2);
         match self.chroma {
             Chroma::Mono => out.extend_from_slice(y),
-            Chroma::C420 if width % 2 == 0 => out.extend_from_slice(payload),
+            Chroma::C420 if width.is_multiple_of(2) => out.extend_from_slice(payload),
             Chroma::C420 => {
                 // Luma rows grow to the even stride that the chroma rows are half of.
                 for row in y.chunks_exact(width) {

@@ -72,8 +72,8 @@ impl Decoder {
             PixelFormat::Nv12 => nv12(layout, data, &mut rgb),
             PixelFormat::Yu12 => yu12(layout, data, &mut rgb),
             PixelFormat::Grey => grey(layout, data, &mut rgb),
-            PixelFormat::Rgb3 => Ok(copy_rgb(layout, &frame.data, [0, 1, 2], &mut rgb)),
-            PixelFormat::Bgr3 => Ok(copy_rgb(layout, &frame.data, [2, 1, 0], &mut rgb)),
+            PixelFormat::Rgb3 => copy_rgb(layout, &frame.data, [0, 1, 2], &mut rgb),
+            PixelFormat::Bgr3 => copy_rgb(layout, &frame.data, [2, 1, 0], &mut rgb),
             PixelFormat::Mjpg => self.jpeg(layout, &frame.data, &mut rgb),
         };
         match done {
@@ -278,7 +278,12 @@ fn grey(layout: &FrameLayout, data: &[u8], rgb: &mut [u8]) -> Result<(), DecodeE
 }
 
 /// `order`: where R, G and B stand in a pixel of `data`.
-fn copy_rgb(layout: &FrameLayout, data: &[u8], order: [usize; 3], rgb: &mut [u8]) {
+fn copy_rgb(
+    layout: &FrameLayout,
+    data: &[u8],
+    order: [usize; 3],
+    rgb: &mut [u8],
+) -> Result<(), DecodeError> {
     let row_bytes = layout.width as usize * 3;
     let rows = data.chunks(layout.stride_bytes as usize).zip(rgb.chunks_exact_mut(row_bytes));
     for (from, to) in rows {
@@ -296,6 +301,7 @@ fn copy_rgb(layout: &FrameLayout, data: &[u8], order: [usize; 3], rgb: &mut [u8]
         });
         rgb.iter_mut().for_each(|v| *v = stretched[usize::from(*v)]);
     }
+    Ok(())
 }
 
 /// What a walk over a JPEG's markers tells before it is decoded.

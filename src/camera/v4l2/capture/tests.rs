@@ -146,7 +146,8 @@ fn errors_of_the_driver_come_through() {
 fn planes_in_separate_buffers_make_one_frame() {
     let luma = [1, 2, 9, 9, 3, 4, 9, 9];
     let chroma = [5, 6, 9];
-    let cases: [(&FourCc, &[u32], &[&[u8]], u32, &[u8]); 6] = [
+    type Case<'a> = (&'a FourCc, &'a [u32], &'a [&'a [u8]], u32, &'a [u8]);
+    let cases: [Case<'_>; 6] = [
         (b"NV12", &[2], &[&[1, 2, 3, 4, 5, 6, 77]], 2, &[1, 2, 3, 4, 5, 6]),
         (b"NM12", &[2, 2], &[&[1, 2, 3, 4], &[5, 6]], 2, &[1, 2, 3, 4, 5, 6]),
         (b"NM12", &[4, 3], &[&luma, &chroma], 4, &[1, 2, 9, 9, 3, 4, 0, 0, 5, 6]),
