@@ -217,7 +217,7 @@ fn what_clients_write_changes_nothing() {
     let mut sink = open(&config(&path));
     let mut client = Client::connect(&path);
     client.hello();
-    let garbage: Vec<u8> = (0..100_000u32).map(|i| (i * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..100_000u32).map(|i| ((i * 7919) >> 3) as u8).collect();
     client.stream.write_all(&garbage).unwrap();
     // Nor does a client that will write no more, such as `nc` at the end of its input.
     client.stream.shutdown(Shutdown::Write).unwrap();

@@ -130,7 +130,7 @@ fn adopt(entry: &DirEntry) -> Option<Kept> {
         return None;
     }
     let metadata = entry.metadata().ok()?;
-    (is_ours(&name) && metadata.is_file()).then(|| Kept { name, bytes: metadata.len() })
+    (is_ours(&name) && metadata.is_file()).then_some(Kept { name, bytes: metadata.len() })
 }
 
 /// Whether this is a name that the sink gives: `YYYYMMDDThhmmss.uuuuuuZ_SEQUENCE_ENDING`.
