@@ -113,7 +113,7 @@ pub struct Requant<'a> {
 impl Requant<'_> {
     /// Folds the input's zero point into the bias of channel `c` and checks its range.
     fn fold(&self, c: usize, weights: impl Iterator<Item = i8>) -> Result<i32, PackError> {
-        let (mut sum, mut reach) = (0i64, (self.bias[c] as i64).abs());
+        let (mut sum, mut reach) = (0i64, 0i64);
         for w in weights {
             sum += w as i64;
             reach += (w as i64).abs() * 255;
@@ -122,8 +122,16 @@ impl Requant<'_> {
         if !(multiplier.is_finite() && multiplier > 0.0) {
             return Err(PackError::Multiplier { channel: c, multiplier });
         }
-        let bias = self.bias[c] as i64 - (self.input_zero - ACT_OFFSET) as i64 * sum;
-        if reach + bias.abs() >= 1 << 31 || (reach + bias.abs()) as f64 * multiplier as f64 >= 1e9 {
+        let exact = self.bias[c] as i64 - (self.input_zero - ACT_OFFSET) as i64 * sum;
+        // A dead channel has tiny weights, hence a tiny scale and a bias at the end of 32
+        // bits. Cutting the bias to what leaves room for the sum changes nothing then.
+        let room = (i32::MAX as i64 - reach).max(0);
+        let bias = exact.clamp(-room, room);
+        let lost = (exact - bias).abs() as f64 * multiplier as f64;
+        if reach > i32::MAX as i64 / 2
+            || lost > 0.25
+            || (reach + bias.abs()) as f64 * multiplier as f64 >= 1e9
+        {
             return Err(PackError::Overflow { channel: c, reach, multiplier });
         }
         Ok(bias as i32)
