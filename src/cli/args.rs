@@ -58,7 +58,11 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct DemoArgs {}
+pub struct DemoArgs {
+    /// Folder for the pictures and results; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "salientd-demo")]
+    pub out: PathBuf,
+}
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {

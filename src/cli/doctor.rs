@@ -1,14 +1,19 @@
 //! `salientd doctor`: what this machine offers, and what stands in the way.
 
 use super::args::{DoctorArgs, load_or_default};
+use crate::camera::{self, CameraInfo};
 use crate::config::Config;
+use crate::explain::Explainer;
+use crate::frame::Picture;
 use crate::health::thermal::{self, Zone};
+use crate::model::Model;
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::fmt;
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Everything found; the JSON of `--json` has these names.
 #[derive(Debug, Serialize)]
@@ -78,11 +83,51 @@ pub struct Right {
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let config = load_or_default(args.config.as_deref())?;
-    let report = examine(&config, Vec::new(), None);
+    let cameras = camera::list().into_iter().map(facts).collect();
+    let report = examine(&config, cameras, Some(latency(&config)));
     let text =
         if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
     stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+fn facts(info: CameraInfo) -> CameraFacts {
+    let name = match info.serial {
+        Some(serial) => format!("{} (serial {serial}, {})", info.card, info.bus),
+        None => format!("{} ({})", info.card, info.bus),
+    };
+    let sizes = info.formats.iter().filter(|f| f.readable).flat_map(|f| {
+        f.sizes.iter().map(move |s| {
+            let most = s.fps.iter().copied().fold(0.0, f64::max);
+            format!("{} {}x{} {most:.0} fps", f.code, s.width, s.height)
+        })
+    });
+    CameraFacts {
+        device: info.path.display().to_string(),
+        name,
+        formats: sizes.collect(),
+        problem: info.problem,
+    }
+}
+
+/// What a frame of the configured model and views takes here, measured on one.
+fn latency(config: &Config) -> String {
+    let measured = || -> anyhow::Result<String> {
+        let model = Arc::new(Model::configured(&config.model)?);
+        let mut explainer = Explainer::new(model.clone(), config)?;
+        let [height, width] = explainer.size();
+        let grey = Picture { width, height, rgb: vec![127; height * width * 3] };
+        explainer.explain(&grey)?;
+        let explained = explainer.explain(&grey)?;
+        Ok(format!(
+            "{:.0} ms for the {} configured views of {} at {height}x{width} on {} threads",
+            explained.spent_ms,
+            explained.views.len(),
+            model.name,
+            explainer.threads()
+        ))
+    };
+    measured().unwrap_or_else(|error| format!("{error:#}"))
 }
 
 /// Looks at the machine; cameras and the expected latency are found by those who know.
