@@ -98,8 +98,8 @@ fn facts(info: CameraInfo) -> CameraFacts {
     };
     let sizes = info.formats.iter().filter(|f| f.readable).flat_map(|f| {
         f.sizes.iter().map(move |s| {
-            let most = s.fps.iter().copied().fold(0.0, f64::max);
-            format!("{} {}x{} {most:.0} fps", f.code, s.width, s.height)
+            let most = s.rates.iter().map(|r| r.fastest).fold(0.0, f64::max);
+            format!("{} {}x{} {most:.0} fps", f.code, s.size.width[1], s.size.height[1])
         })
     });
     CameraFacts {

@@ -17,7 +17,7 @@ pub mod watch;
 
 use args::{Cli, Command, ModelCommand};
 use clap::Parser;
-use std::io::{ErrorKind, stdout};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// The program: reads the command line, runs the command, turns its result into an exit
@@ -39,7 +39,7 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Explain(args) => explain::run(args),
-        Command::Watch(args) => Ok(watch::watch(&args.socket, args.json, &mut stdout())?),
+        Command::Watch(args) => watch::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Model(args) => match &args.command {
             ModelCommand::Inspect(args) => inspect::run(args),

@@ -339,17 +339,11 @@ impl<'g> Importer<'g> {
         if scales.len() != 1 && scales.len() != o {
             return Err(format!("{} weight scales for {o} output channels", scales.len()));
         }
-        let each = i * kh * kw;
-        let pick = |len: usize, n: usize| if len == 1 { 0 } else { n / each.max(1) };
-        let raw = integers(&tensor)?;
-        let values = raw
-            .iter()
-            .enumerate()
-            .map(|(n, w)| i8::try_from(w - zeros[pick(zeros.len(), n)]))
-            .collect::<Result<Vec<i8>, _>>()
-            .map_err(
-                |_| "its weights are asymmetric and do not fit 8 bits without their zero point",
-            )?;
+        let values = match (tensor.datum_type(), zeros.iter().all(|&z| z == 0)) {
+            // The usual case, and the large one: nothing to take off.
+            (DatumType::I8, true) => bytes(&tensor)?,
+            _ => shifted(&integers(&tensor)?, &zeros, (i * kh * kw).max(1))?,
+        };
         let scales = (0..o).map(|n| scales[if scales.len() == 1 { 0 } else { n }]).collect();
         Ok(Weights { values, shape: [o, i, kh, kw], scales })
     }
@@ -412,6 +406,21 @@ impl<'g> Importer<'g> {
             bounds: None,
         })
     }
+}
+
+/// A tensor of signed bytes.
+fn bytes(t: &Tensor) -> Result<Vec<i8>, String> {
+    let view = t.to_plain_array_view::<i8>().map_err(|e| e.to_string())?;
+    Ok(view.iter().copied().collect())
+}
+
+/// Weights with their zero points taken off: one for all, or one for every `each` weights.
+fn shifted(raw: &[i32], zeros: &[i32], each: usize) -> Result<Vec<i8>, String> {
+    let zero = |n: usize| if zeros.len() == 1 { zeros[0] } else { zeros[n / each] };
+    let values = raw.iter().enumerate().map(|(n, w)| i8::try_from(w - zero(n)));
+    values.collect::<Result<_, _>>().map_err(|_| {
+        "its weights are asymmetric and do not fit 8 bits without their zero point".into()
+    })
 }
 
 fn integers(t: &Tensor) -> Result<Vec<i32>, String> {
@@ -773,12 +782,16 @@ fn convolution(
     }
     // [n, each, taps] → [n, taps, each]: the order in which windows are gathered.
     let k = taps * each;
-    let w: Vec<i8> = (0..n * k)
-        .map(|i| {
-            let (o, t, c) = (i / k, i % k / each, i % each);
-            weights.values[o * k + c * taps + t]
-        })
-        .collect();
+    let mut turned = Vec::new();
+    let w = if taps == 1 {
+        &weights.values
+    } else {
+        turned.reserve(n * k);
+        for channel in weights.values.chunks_exact(k) {
+            turned.extend((0..k).map(|i| channel[i % each * taps + i / each]));
+        }
+        &turned
+    };
     let m = n / group;
     let groups = (0..group)
         .map(|g| {

@@ -53,10 +53,6 @@ impl<'a> Graph<'a> {
         self.producer.get(tensor).map(|&i| &self.proto.node[i])
     }
 
-    pub fn producer_index(&self, tensor: &str) -> Option<usize> {
-        self.producer.get(tensor).copied()
-    }
-
     /// Indices of the nodes that read a tensor.
     pub fn consumers(&self, tensor: &str) -> &[usize] {
         self.consumers.get(tensor).map_or(&[], Vec::as_slice)
