@@ -25,6 +25,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_file import metadata, set_metadata, write_new
+
 WEIGHTS_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
     "xception_weights_tf_dim_ordering_tf_kernels.h5"
@@ -33,6 +35,7 @@ WEIGHTS_MD5 = "0a58e3b7378bc2990ea3b43d5981f1f6"
 LABELS_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 LABELS_MD5 = "c2c37ea517e94d9795004a39431a14cb"
 
+NATIVE_SIDE = 299
 EPSILON = 1e-3  # of every batch normalization in keras.applications.xception
 
 # Separable convolutions of each block as (input, output) channels; blocks 2-4 and 13
@@ -232,10 +235,7 @@ def build(weights, labels):
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="salientd"
     )
-    metadata = {"scaling": "keras", "colour": "rgb", "native_size": "299x299"}
-    if labels:
-        metadata["labels"] = "\n".join(labels)
-    helper.set_model_props(model, metadata)
+    set_metadata(model, metadata(labels, "keras", NATIVE_SIDE))
     onnx.checker.check_model(model)
     return model
 
@@ -262,18 +262,6 @@ def download(url, md5, cache):
     if found != md5:
         raise SystemExit(f"{path}: MD5 {found}, expected {md5}; remove the file and try again")
     return path
-
-
-def write_new(model, path, force):
-    """Writes the model under its final name in one step; refuses to overwrite."""
-    path = Path(path)
-    if path.exists() and not force:
-        raise SystemExit(f"{path}: exists; give --force to overwrite it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    onnx.save(model, part)
-    os.replace(part, path)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def main():
