@@ -55,7 +55,13 @@ fn main() {
     let mut pass = None;
     for _ in 0..a.get(5).map_or(5, |s| s.parse().unwrap()) {
         let t = Instant::now();
-        pass = Some(m.run(&p, &input).unwrap());
+        pass = Some(
+            m.run(&p, |x| {
+                x.copy_from_slice(&input);
+                Ok::<(), salientd::model::ModelError>(())
+            })
+            .unwrap(),
+        );
         best = best.min(t.elapsed().as_secs_f64());
     }
     let pass = pass.unwrap();

@@ -75,8 +75,8 @@ struct Prepared {
     view: View,
     weight: f32,
     plan: Arc<Plan>,
-    /// Resizer and input buffer; a view runs on one thread at a time.
-    input: Mutex<(ViewResizer, Vec<f32>)>,
+    /// A view runs on one thread at a time.
+    resizer: Mutex<ViewResizer>,
 }
 
 /// Explains pictures of one size with one model and one configuration.
@@ -159,12 +159,7 @@ impl Explainer {
     fn passes(&self, base: &Picture) -> Result<Vec<(Pass, f64)>, ExplainError> {
         let run = |v: &Prepared| -> Result<(Pass, f64), ExplainError> {
             let start = Instant::now();
-            let mut input = v.input.lock().unwrap_or_else(|e| e.into_inner());
-            let (resizer, buffer) = &mut *input;
-            let [h, w] = v.plan.size;
-            buffer.resize(h * w * 3, 0.0);
-            resizer.resize(base, buffer)?;
-            let pass = self.model.run(&v.plan, buffer)?;
+            let pass = v.run(&self.model, base)?;
             Ok((pass, start.elapsed().as_secs_f64() * 1e3))
         };
         // Views side by side as long as there are enough of them; else rows.
@@ -242,6 +237,13 @@ impl Explainer {
     }
 }
 
+impl Prepared {
+    fn run(&self, model: &Model, base: &Picture) -> Result<Pass, ExplainError> {
+        let mut resizer = self.resizer.lock().unwrap_or_else(|e| e.into_inner());
+        model.run(&self.plan, |input| Ok(resizer.resize(base, input)?))
+    }
+}
+
 fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared, ExplainError> {
     let [h, w] = size;
     let view_size = v.view.size(h, w);
@@ -253,7 +255,7 @@ fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared
     };
     let scaling = InputScaling { mean: n.mean, std: n.std, colour: n.order, layout };
     let resizer = ViewResizer::new(size, view_size, v.view.hflip, &scaling)?;
-    Ok(Prepared { view: v.view, weight: v.weight, plan, input: Mutex::new((resizer, Vec::new())) })
+    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
 }
 
 /// The small maps of one view, `[grid h, grid w, classes]`.
@@ -276,20 +278,20 @@ fn view_maps(
     if method != Method::ScoreCam {
         return Ok(class_maps(method, &features, &head, classes, out)?);
     }
-    let mut input = v.input.lock().unwrap_or_else(|e| e.into_inner());
-    let (resizer, buffer) = &mut *input;
-    resizer.resize(base, buffer)?;
-    let mut masked = vec![0.0; buffer.len()];
     let layout = model.input_layout();
     let infer = |mask: &[f32]| -> Result<Vec<f32>, ExplainError> {
-        for (i, (m, x)) in masked.iter_mut().zip(buffer.iter()).enumerate() {
-            let pixel = match layout {
-                Layout::Nhwc => i / 3,
-                Layout::Nchw => i % mask.len(),
-            };
-            *m = x * mask[pixel];
-        }
-        Ok(model.run(&v.plan, &masked)?.logits)
+        let mut resizer = v.resizer.lock().unwrap_or_else(|e| e.into_inner());
+        let masked = |input: &mut [f32]| -> Result<(), ExplainError> {
+            resizer.resize(base, input)?;
+            for (i, x) in input.iter_mut().enumerate() {
+                *x *= match layout {
+                    Layout::Nhwc => mask[i / 3],
+                    Layout::Nchw => mask[i % mask.len()],
+                };
+            }
+            Ok(())
+        };
+        Ok(model.run(&v.plan, masked)?.logits)
     };
     score_maps(&features, &head, classes, v.plan.size, SCORE_CHANNELS, infer, out)
 }

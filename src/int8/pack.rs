@@ -220,6 +220,15 @@ pub struct PackedDepthwise {
     pub has_min: bool,
 }
 
+/// Taps of a group that are in use. The nine of a 3×3 kernel go row by row, three to a
+/// group of four, so that neighbouring pixels can share what was unpacked.
+pub fn depthwise_used(isa: Isa, taps: usize) -> usize {
+    match (depthwise_group(isa), taps) {
+        (4, 9) => 3,
+        (group, _) => group,
+    }
+}
+
 /// In which 32-bit slot of its block a channel is accumulated. Unpacking four taps'
 /// bytes twice leaves the channels of a 128-bit lane in four registers; packing them
 /// back restores the order.
@@ -242,7 +251,8 @@ impl PackedDepthwise {
     ) -> Result<Self, PackError> {
         assert_eq!(weights.len(), taps * channels);
         let (block, group) = (depthwise_block(isa), depthwise_group(isa));
-        let groups = taps.div_ceil(group);
+        let used = depthwise_used(isa, taps);
+        let groups = taps.div_ceil(used);
         let slots = channels.div_ceil(block) * block;
         let mut data = Aligned::zeroed(slots * groups * group);
         let mut bias = vec![0; slots];
@@ -252,7 +262,7 @@ impl PackedDepthwise {
             let s = depthwise_slot(isa, c % block);
             let base = c / block * block;
             for t in 0..taps {
-                let at = base * groups * group + (t / group * block + s) * group + t % group;
+                let at = base * groups * group + (t / used * block + s) * group + t % used;
                 bytes[at] = weights[t * channels + c];
             }
             bias[base + s] = q.fold(c, (0..taps).map(|t| weights[t * channels + c]))?;

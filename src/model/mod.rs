@@ -321,15 +321,25 @@ impl Model {
         self.shared.cancel.store(cancel, Ordering::Relaxed);
     }
 
-    /// One forward pass over a normalised input in [`Model::input_layout`].
-    pub fn run(&self, plan: &Plan, input: &[f32]) -> Result<Pass, ModelError> {
+    /// One forward pass. `fill` writes the normalised input, in [`Model::input_layout`],
+    /// where the model reads it: at the larger views a copy would cost megabytes.
+    pub fn run<E: From<ModelError>>(
+        &self,
+        plan: &Plan,
+        fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Pass, E> {
         let [h, w] = plan.size;
         let shape = match self.input_layout {
             Layout::Nchw => [1, 3, h, w],
             Layout::Nhwc => [1, h, w, 3],
         };
+        let failed = |e: TractError| ModelError::Run(format!("{e:#}"));
+        let mut tensor = Tensor::zero::<f32>(&shape).map_err(failed)?;
+        {
+            let mut plain = tensor.try_as_plain_ram_mut().map_err(failed)?;
+            fill(plain.as_slice_mut::<f32>().map_err(failed)?)?;
+        }
         let run = || -> TractResult<Vec<f32>> {
-            let tensor = Tensor::from_shape(&shape, input)?;
             let mut state = plan.runnable.spawn()?;
             let shared = self.shared.clone();
             let outputs = state.run_plan_with_eval(

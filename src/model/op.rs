@@ -4,7 +4,7 @@ use crate::int8::graph::{Layout, Region};
 use crate::int8::plan::Plan;
 use crate::int8::run::{self, Workspace};
 use std::cell::RefCell;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
@@ -21,7 +21,7 @@ pub struct Shared {
     /// Set to abandon running passes between two operators.
     pub cancel: AtomicBool,
     /// Threads that one pass spreads its rows over.
-    pub row_threads: std::sync::atomic::AtomicUsize,
+    pub row_threads: AtomicUsize,
 }
 
 impl Shared {
@@ -180,12 +180,19 @@ impl EvalOp for PlannedOp {
             inputs.iter().map(|i| i.try_as_plain_ram()).collect::<TractResult<_>>()?;
         let slices =
             plain.iter().map(|i| i.as_slice::<f32>()).collect::<TractResult<Vec<&[f32]>>>()?;
-        let shapes: Vec<_> = self.of.shapes(&self.plan).collect();
-        let mut results: Vec<Vec<f32>> =
-            shapes.iter().map(|s| vec![0.0; s.iter().product()]).collect();
-        let mut outputs: Vec<&mut [f32]> = results.iter_mut().map(|r| &mut r[..]).collect();
+        let mut results = self
+            .of
+            .shapes(&self.plan)
+            .map(|shape| Tensor::zero::<f32>(&shape))
+            .collect::<TractResult<Vec<Tensor>>>()?;
+        let mut plain = results
+            .iter_mut()
+            .map(|r| r.try_as_plain_ram_mut())
+            .collect::<TractResult<Vec<_>>>()?;
+        let mut outputs =
+            plain.iter_mut().map(|p| p.as_slice_mut::<f32>()).collect::<TractResult<Vec<_>>>()?;
         let shared = &self.of.shared;
-        let threads = shared.row_threads.load(std::sync::atomic::Ordering::Relaxed).max(1);
+        let threads = shared.row_threads.load(Ordering::Relaxed).max(1);
         let mut workspace = shared.take();
         let ran = run::run(
             &self.of.region,
@@ -198,11 +205,7 @@ impl EvalOp for PlannedOp {
         );
         shared.give(workspace);
         ran?;
-        shapes
-            .iter()
-            .zip(results)
-            .map(|(shape, data)| Ok(Tensor::from_shape(shape, &data)?.into_tvalue()))
-            .collect()
+        Ok(results.into_iter().map(Tensor::into_tvalue).collect())
     }
 }
 

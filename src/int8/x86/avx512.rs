@@ -6,7 +6,7 @@
 
 use crate::int8::depthwise::{MAX_TAPS, Run};
 use crate::int8::gemm::{Tile, even_tiles};
-use crate::int8::pack::{PackedDepthwise, PackedGemm};
+use crate::int8::pack::{PackedDepthwise, PackedGemm, depthwise_used};
 use std::arch::x86_64::*;
 
 const MOST_ROWS: usize = 14;
@@ -128,100 +128,121 @@ fn scale(acc: __m512i, multiplier: __m512) -> __m512i {
 /// Needs the target features, and every tap and output of `run` in bounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn depthwise(w: &PackedDepthwise, mut run: Run) {
-    // Taps beyond the kernel meet zero weights; the first tap stands in for them.
-    let mut taps = [run.taps[0]; MAX_TAPS];
-    taps[..run.taps.len()].copy_from_slice(run.taps);
+    // Groups of four taps. Taps beyond the kernel meet zero weights; the first tap stands
+    // in for them.
+    let used = depthwise_used(w.isa, w.taps);
+    let mut taps = [[run.taps[0]; 4]; MAX_TAPS / 3 + 1];
+    for (group, own) in taps.iter_mut().zip(run.taps.chunks(used)) {
+        group[..own.len()].copy_from_slice(own);
+    }
+    let taps = &taps[..w.groups];
+    // At stride 1 the window of the next pixel is this one's, one tap further.
+    let slides =
+        w.taps == 9 && taps.iter().all(|t| t[0] + run.step == t[1] && t[1] + run.step == t[2]);
     for c in (0..w.channels).step_by(64) {
         let keep = u64::MAX >> (64 - (w.channels - c).min(64));
         // SAFETY: the mask keeps loads and stores within the pixel; the caller's bounds.
         unsafe {
-            match w.groups {
-                3 => block::<3>(w, &mut run, &taps, c, keep),
-                groups => block_any(w, &mut run, &taps, c, keep, groups),
-            }
+            let paired = if slides { pairs(w, &mut run, taps, c, keep) } else { 0 };
+            singles(w, &mut run, taps, c, keep, paired);
         }
     }
 }
 
-/// Channels `c..c + 64` of every pixel of the run, for `G` groups of four taps.
+/// Channels `c..c + 64` of the pixels from `first` on, one by one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn block<const G: usize>(
+unsafe fn singles(
     w: &PackedDepthwise,
     run: &mut Run,
-    taps: &[usize; MAX_TAPS],
+    taps: &[[usize; 4]],
     c: usize,
     keep: u64,
+    first: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let input = run.input.as_ptr().add(c);
-        let weights = w.data.as_slice().as_ptr().add(c * G * 4);
-        let bias = w.bias.as_ptr().add(c);
-        for i in 0..run.count {
-            let mut acc = [_mm512_setzero_si512(); 4];
-            for (j, a) in acc.iter_mut().enumerate() {
-                *a = _mm512_loadu_si512(bias.add(j * 16).cast());
-            }
-            for g in 0..G {
-                let pixel = input.add(i * run.step);
-                let four =
-                    |t: usize| _mm512_maskz_loadu_epi8(keep, pixel.add(taps[g * 4 + t]).cast());
-                accumulate(&mut acc, [four(0), four(1), four(2), four(3)], weights.add(g * 256));
+        let weights = w.data.as_slice().as_ptr().add(c * w.groups * 4);
+        for i in first..run.count {
+            let pixel = run.input.as_ptr().add(c + i * run.step);
+            let mut acc = bias(w, c);
+            for (g, taps) in taps.iter().enumerate() {
+                let x =
+                    interleave(taps.map(|t| _mm512_maskz_loadu_epi8(keep, pixel.add(t).cast())));
+                for j in 0..4 {
+                    let weights = _mm512_loadu_si512(weights.add((g * 4 + j) * 64).cast());
+                    acc[j] = _mm512_dpbusd_epi32(acc[j], x[j], weights);
+                }
             }
             store(w, &acc, c, run.out.as_mut_ptr().add(i * run.out_step + c), keep);
         }
     }
 }
 
-/// As [`block`] for any number of groups.
+/// Two neighbouring pixels of a 3×3 kernel at stride 1 at a time: four columns of a row are
+/// unpacked once, the first pixel weighs the first three of them, the second the last
+/// three. Returns the number of pixels done.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn block_any(
+unsafe fn pairs(
     w: &PackedDepthwise,
     run: &mut Run,
-    taps: &[usize; MAX_TAPS],
+    taps: &[[usize; 4]],
     c: usize,
     keep: u64,
-    groups: usize,
-) {
-    // SAFETY: the caller's.
+) -> usize {
+    // SAFETY: the caller's; the fourth column is the second pixel's last tap.
     unsafe {
-        let input = run.input.as_ptr().add(c);
-        let weights = w.data.as_slice().as_ptr().add(c * groups * 4);
-        let bias = w.bias.as_ptr().add(c);
-        for i in 0..run.count {
-            let mut acc = [_mm512_setzero_si512(); 4];
-            for (j, a) in acc.iter_mut().enumerate() {
-                *a = _mm512_loadu_si512(bias.add(j * 16).cast());
-            }
-            for g in 0..groups {
-                let pixel = input.add(i * run.step);
-                let four =
-                    |t: usize| _mm512_maskz_loadu_epi8(keep, pixel.add(taps[g * 4 + t]).cast());
-                accumulate(&mut acc, [four(0), four(1), four(2), four(3)], weights.add(g * 256));
-            }
-            store(w, &acc, c, run.out.as_mut_ptr().add(i * run.out_step + c), keep);
+        let packed = w.data.as_slice().as_ptr().add(c * 12);
+        let mut left = [_mm512_setzero_si512(); 12];
+        let mut right = left;
+        for (i, (left, right)) in left.iter_mut().zip(&mut right).enumerate() {
+            *left = _mm512_loadu_si512(packed.add(i * 64).cast());
+            *right = _mm512_slli_epi32::<8>(*left);
         }
+        let done = run.count & !1;
+        for i in (0..done).step_by(2) {
+            let pixel = run.input.as_ptr().add(c + i * run.step);
+            let mut acc = [bias(w, c); 2];
+            for (g, taps) in taps.iter().enumerate() {
+                let column = |t: usize| {
+                    _mm512_maskz_loadu_epi8(keep, pixel.add(taps[0] + t * run.step).cast())
+                };
+                let x = interleave([column(0), column(1), column(2), column(3)]);
+                for j in 0..4 {
+                    acc[0][j] = _mm512_dpbusd_epi32(acc[0][j], x[j], left[g * 4 + j]);
+                    acc[1][j] = _mm512_dpbusd_epi32(acc[1][j], x[j], right[g * 4 + j]);
+                }
+            }
+            let out = run.out.as_mut_ptr().add(i * run.out_step + c);
+            store(w, &acc[0], c, out, keep);
+            store(w, &acc[1], c, out.add(run.out_step), keep);
+        }
+        done
     }
 }
 
-/// Adds four taps of 64 channels: two rounds of unpacking put the four bytes of a channel
-/// side by side, as `vpdpbusd` wants them.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn accumulate(acc: &mut [__m512i; 4], t: [__m512i; 4], weights: *const i8) {
+unsafe fn bias(w: &PackedDepthwise, c: usize) -> [__m512i; 4] {
+    // SAFETY: `pack` pads biases to whole blocks.
+    unsafe {
+        let bias = w.bias.as_ptr().add(c);
+        [0, 16, 32, 48].map(|at| _mm512_loadu_si512(bias.add(at).cast()))
+    }
+}
+
+/// Four taps of 64 channels: two rounds of unpacking put the four bytes of a channel side by
+/// side, as `vpdpbusd` wants them.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn interleave(t: [__m512i; 4]) -> [__m512i; 4] {
     let (lo01, hi01) = (_mm512_unpacklo_epi8(t[0], t[1]), _mm512_unpackhi_epi8(t[0], t[1]));
     let (lo23, hi23) = (_mm512_unpacklo_epi8(t[2], t[3]), _mm512_unpackhi_epi8(t[2], t[3]));
-    let x = [
+    [
         _mm512_unpacklo_epi16(lo01, lo23),
         _mm512_unpackhi_epi16(lo01, lo23),
         _mm512_unpacklo_epi16(hi01, hi23),
         _mm512_unpackhi_epi16(hi01, hi23),
-    ];
-    for j in 0..4 {
-        // SAFETY: the caller points at a whole group of weights, 4 × 64 bytes.
-        let w = unsafe { _mm512_loadu_si512(weights.add(j * 64).cast()) };
-        acc[j] = _mm512_dpbusd_epi32(acc[j], x[j], w);
-    }
+    ]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
