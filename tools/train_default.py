@@ -41,8 +41,12 @@ CLASSES = [
 NATIVE = 160
 SIDE = 224  # of the stored photos
 TEACHER_SIDE = 224  # its class map is then 7 x 7
-# Training resolutions: the test-time scales 0.5 to 1.5 and steps between.
-SIZES = [80, 96, 112, 128, 128, 160, 160, 192, 240]
+# Training resolutions: the test-time scales 0.5 to 1.5 and steps between; the small ones,
+# which are hardest and cheapest, more often.
+SIZES = [80, 80, 80, 96, 112, 128, 160, 160, 192, 240]
+# The teacher pads symmetrically, so its cell i is centred at pixel 32 i, not at 32 i + 15.5,
+# where sampling a map of 32-pixel cells would look for it.
+TEACHER_OFFSET = 15.5
 
 
 def bn_relu(c):
@@ -200,7 +204,8 @@ def crops(pixels, maps, indices, size, rng):
         image = grey + (image - grey) * rng.uniform(0.6, 1.4)
         mean = image.mean()
         image = mean + (image - mean) * rng.uniform(0.6, 1.4) + rng.uniform(-0.3, 0.3)
-        theta = torch.tensor([[[w / SIDE, 0, (2 * x + w) / SIDE - 1], [0, h / SIDE, (2 * y + h) / SIDE - 1]]])
+        shift = 2 * TEACHER_OFFSET / TEACHER_SIDE - 1
+        theta = torch.tensor([[[w / SIDE, 0, (2 * x + w) / SIDE + shift], [0, h / SIDE, (2 * y + h) / SIDE + shift]]])
         where = F.affine_grid(theta, (1, 1, grid, grid), align_corners=False)
         t = F.grid_sample(torch.from_numpy(maps[i : i + 1].astype(np.float32)), where, padding_mode="border", align_corners=False)[0]
         images.append(image[:, ::-1] if flip else image)

@@ -4,29 +4,41 @@
 use super::pack::PackedGemm;
 use super::{Act, Isa, gemm_scalar};
 
-/// `out[r, ..n] = requantize(bias + rows[r, ..k] · weights)` for `count` rows.
+/// The left operand: row `r`'s run `i` starts at `rows[r · row_stride + i · run_stride]`.
 ///
-/// `rows` is read at `r · row_stride .. + k_padded()`: what lies beyond `k` meets zero
-/// weights. `out` is written at `r · out_stride .. + n`.
+/// Kernels read [`PackedGemm::run_bytes`] from there; what lies beyond the run meets zero
+/// weights.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub rows: &'a [Act],
+    pub row_stride: usize,
+    pub run_stride: usize,
+    pub count: usize,
+}
+
+/// `out[r, ..n] = requantize(bias + rows[r, ..] · weights)` for every row; `out` is written
+/// at `r · out_stride .. + n`.
 ///
 /// # Panics
 /// Where a row would be read or written out of bounds.
-pub fn gemm(
-    w: &PackedGemm,
-    rows: &[Act],
-    row_stride: usize,
-    count: usize,
-    out: &mut [Act],
-    out_stride: usize,
-) {
+pub fn gemm(w: &PackedGemm, left: Rows, out: &mut [Act], out_stride: usize) {
+    let Rows { rows, row_stride, run_stride, count } = left;
     if count == 0 {
         return;
     }
-    assert!((count - 1) * row_stride + w.k_padded() <= rows.len(), "rows too short");
+    let last = (count - 1) * row_stride + (w.runs - 1) * run_stride;
+    assert!(last + w.run_bytes() <= rows.len(), "rows too short");
     assert!((count - 1) * out_stride + w.n <= out.len(), "output too short");
-    let tile = Tile { rows: rows.as_ptr(), row_stride, count, out: out.as_mut_ptr(), out_stride };
+    let tile = Tile {
+        rows: rows.as_ptr(),
+        row_stride,
+        run_stride,
+        count,
+        out: out.as_mut_ptr(),
+        out_stride,
+    };
     match w.isa {
-        Isa::Scalar => gemm_scalar::gemm(w, rows, row_stride, count, out, out_stride),
+        Isa::Scalar => gemm_scalar::gemm(w, left, out, out_stride),
         #[cfg(target_arch = "x86_64")]
         isa => super::x86::gemm(isa, w, &tile),
         #[cfg(target_arch = "aarch64")]
@@ -42,6 +54,7 @@ pub fn gemm(
 pub(super) struct Tile {
     pub rows: *const Act,
     pub row_stride: usize,
+    pub run_stride: usize,
     pub count: usize,
     pub out: *mut Act,
     pub out_stride: usize,
@@ -78,7 +91,7 @@ mod tests {
     fn product(
         isa: Isa,
         m: usize,
-        k: usize,
+        [runs, run]: [usize; 2],
         n: usize,
         zero: i32,
         clamp: Clamp,
@@ -90,17 +103,22 @@ mod tests {
             1 => ends[1],
             _ => ends[0] + b as i32,
         };
+        let k = runs * run;
         let weights: Vec<i8> = noise(seed, n * k).map(|b| corner(b, [-128, 127]) as i8).collect();
         let stride = k + seed as usize % 3;
-        let rows: Vec<Act> =
-            noise(seed + 1, m * stride + 64).map(|b| store(corner(b, [0, 255]))).collect();
+        // Runs may lie apart, or overlap as kernel rows at stride 1 do not but could.
+        let run_stride = run + seed as usize % 5;
+        let rows: Vec<Act> = noise(seed + 1, m * stride + runs * 5 + 64)
+            .map(|b| store(corner(b, [0, 255])))
+            .collect();
         let bias: Vec<i32> = noise(seed + 2, n).map(|b| (b as i32 - 128) * 300).collect();
         let multiplier: Vec<f32> =
             noise(seed + 3, n).map(|b| (b as f32 + 1.0) / (k as f32 * 4000.0)).collect();
         let q = Requant { input_zero: zero, bias: &bias, multiplier: &multiplier, clamp };
-        let packed = PackedGemm::new(isa, &weights, n, k, &q).unwrap();
+        let packed = PackedGemm::new(isa, &weights, n, [runs, run], &q).unwrap();
         let mut out = vec![store(77); m * (n + 2) + 1];
-        gemm(&packed, &rows, stride, m, &mut out, n + 2);
+        let left = Rows { rows: &rows, row_stride: stride, run_stride, count: m };
+        gemm(&packed, left, &mut out, n + 2);
         out.into_iter().map(load).collect()
     }
 
@@ -108,14 +126,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]
         fn every_kernel_gives_the_bits_of_the_scalar_one(
-            m in 1usize..40, k in 1usize..70, n in 1usize..70,
+            m in 1usize..40, runs in 1usize..4, run in 1usize..70, n in 1usize..70,
             zero in prop_oneof![Just(0), Just(255), 0..=255], out_zero in 0..=255,
             low in 0..=128, high in 129..=255, seed in 0u64..1 << 40,
         ) {
             let clamp = Clamp::new(out_zero, low, high);
-            let expected = product(Isa::Scalar, m, k, n, zero, clamp, seed);
+            let expected = product(Isa::Scalar, m, [runs, run], n, zero, clamp, seed);
             for isa in Isa::available() {
-                prop_assert_eq!(&product(isa, m, k, n, zero, clamp, seed), &expected, "{}", isa);
+                prop_assert_eq!(&product(isa, m, [runs, run], n, zero, clamp, seed), &expected, "{}", isa);
             }
         }
     }
@@ -130,9 +148,11 @@ mod tests {
                     multiplier: &[1.0; 33],
                     clamp: Clamp::new(10, 0, 255),
                 };
-                let packed = PackedGemm::new(isa, &[weight; 33 * 5], 33, 5, &q).unwrap();
+                let packed = PackedGemm::new(isa, &[weight; 33 * 5], 33, [1, 5], &q).unwrap();
                 let mut out = vec![store(1); 33];
-                gemm(&packed, &[store(255); 80], 5, 1, &mut out, 33);
+                let rows = [store(255); 80];
+                let left = Rows { rows: &rows, row_stride: 5, run_stride: 0, count: 1 };
+                gemm(&packed, left, &mut out, 33);
                 assert!(out.iter().all(|&o| load(o) == expected), "{isa}: {out:?}");
             }
         }

@@ -187,10 +187,10 @@ impl Op {
     /// Multiply-accumulates for each output pixel.
     pub fn macs_per_pixel(&self) -> usize {
         match self {
-            Op::Conv { groups, .. } => groups.iter().map(|g| g.n * g.k).sum(),
+            Op::Conv { groups, .. } => groups.iter().map(PackedGemm::macs).sum(),
             Op::Depthwise { weights, .. } => weights.channels * weights.taps,
             Op::Separable { depthwise, pointwise, .. } => {
-                depthwise.channels * depthwise.taps + pointwise.n * pointwise.k
+                depthwise.channels * depthwise.taps + pointwise.macs()
             }
             _ => 0,
         }

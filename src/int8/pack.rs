@@ -80,15 +80,18 @@ fn slot(isa: Isa, column: usize, narrow: bool) -> usize {
 /// The weights `[k, n]` of a matrix product, in panels of columns.
 ///
 /// Panel by panel; within one, unit by unit of `k`; within one, slot by slot; within one,
-/// the `k_unit` weights. Rows and columns beyond `k` and `n` are zero. AVX-512 ends with a
+/// the `k_unit` weights. What pads runs and columns is zero. AVX-512 ends with a
 /// panel of half the width when the rest fits into it.
 #[derive(Debug)]
 pub struct PackedGemm {
     pub isa: Isa,
     pub n: usize,
-    pub k: usize,
-    /// `k` rounded up, in units.
-    pub k_units: usize,
+    /// The inner dimension is `runs` stretches of `run` values that lie together: one for
+    /// a pointwise convolution, one per kernel row for a window that is read in place.
+    pub runs: usize,
+    pub run: usize,
+    /// `run` rounded up, in units.
+    pub run_units: usize,
     pub data: Aligned,
     /// Per slot of every panel; the input's zero point is folded in.
     pub bias: Vec<i32>,
@@ -139,17 +142,18 @@ impl Requant<'_> {
 }
 
 impl PackedGemm {
-    /// `weights` is `[n, k]`: the weights of one output channel lie together.
+    /// `weights` is `[n, runs, run]`: the weights of one output channel lie together.
     pub fn new(
         isa: Isa,
         weights: &[i8],
         n: usize,
-        k: usize,
+        [runs, run]: [usize; 2],
         q: &Requant,
     ) -> Result<Self, PackError> {
-        assert_eq!(weights.len(), n * k);
+        assert_eq!(weights.len(), n * runs * run);
         let Panel { columns, k_unit } = Panel::of(isa);
-        let k_units = k.div_ceil(k_unit);
+        let run_units = run.div_ceil(k_unit);
+        let (k, k_units) = (runs * run, runs * run_units);
         let full = n / columns;
         let rest = n % columns;
         let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
@@ -166,7 +170,10 @@ impl PackedGemm {
             let s = slot(isa, column, is_narrow);
             let row = &weights[c * k..(c + 1) * k];
             let base = panel * columns * k_units * k_unit + s * k_unit;
-            for (unit, chunk) in row.chunks(k_unit).enumerate() {
+            let units = row.chunks(run).enumerate().flat_map(|(r, run)| {
+                run.chunks(k_unit).enumerate().map(move |(u, chunk)| (r * run_units + u, chunk))
+            });
+            for (unit, chunk) in units {
                 let at = base + unit * width * k_unit;
                 bytes[at..at + chunk.len()].copy_from_slice(chunk);
             }
@@ -174,12 +181,22 @@ impl PackedGemm {
             multiplier[panel * columns + s] = q.multiplier[c];
         }
         let has_min = weights.contains(&i8::MIN);
-        Ok(Self { isa, n, k, k_units, data, bias, multiplier, clamp: q.clamp, has_min })
+        Ok(Self { isa, n, runs, run, run_units, data, bias, multiplier, clamp: q.clamp, has_min })
     }
 
-    /// Bytes of a row of the left operand that the kernels read.
-    pub fn k_padded(&self) -> usize {
-        self.k_units * Panel::of(self.isa).k_unit
+    /// Bytes of a run that the kernels read: `run` rounded up to whole units.
+    pub fn run_bytes(&self) -> usize {
+        self.run_units * Panel::of(self.isa).k_unit
+    }
+
+    /// The inner dimension in units, all runs together.
+    pub fn k_units(&self) -> usize {
+        self.runs * self.run_units
+    }
+
+    /// Multiply-accumulates for each output pixel.
+    pub fn macs(&self) -> usize {
+        self.n * self.runs * self.run
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Act;
 use super::depthwise::{MAX_TAPS, Run, depthwise};
 use super::elementwise;
-use super::gemm::gemm;
+use super::gemm::{self, gemm};
 use super::graph::{Layout, Op, Region, TensorId, Window};
 use super::pack::{PackedDepthwise, PackedGemm};
 use super::plan::{Plan, SLACK};
@@ -250,7 +250,8 @@ fn separable(
     for (i, out) in rows.data.chunks_mut(step * width * pw.n).enumerate() {
         let pixels = out.len() / pw.n;
         depthwise_rows(x, window, dw, first + i * step, &mut tile[..pixels * k], width);
-        gemm(pw, tile, k, pixels, out, pw.n);
+        let left = gemm::Rows { rows: tile, row_stride: k, run_stride: 0, count: pixels };
+        gemm(pw, left, out, pw.n);
     }
 }
 
@@ -366,63 +367,99 @@ fn conv(
     tile: &mut Vec<Act>,
 ) {
     let (width, channels) = (rows.width, rows.channels);
+    let row_stride = window.stride[1] * x.channels;
     if let ([w], true) = (groups, *window == Window::POINT) {
         let from = &x.data[first * width * x.channels..];
-        return gemm(w, from, x.channels, rows.count() * width, rows.data, channels);
+        let count = rows.count() * width;
+        let left = gemm::Rows { rows: from, row_stride, run_stride: 0, count };
+        return gemm(w, left, rows.data, channels);
     }
     let pads = window.pads(x.size);
-    let k = window.taps() * x.channels;
-    let step = tile_rows(width * k);
-    tile.resize(tile.len().max(step * width * k + SLACK), 0);
-    for (i, out) in rows.data.chunks_mut(step * width * channels).enumerate() {
-        let pixels = out.len() / channels;
-        for p in 0..pixels {
-            let (row, column) = (first + i * step + p / width, p % width);
-            gather(x, window, pads, row, column, &mut tile[p * k..][..k]);
+    let columns = interior(window, pads[1], x.size[1], width);
+    for (row, out) in rows.data.chunks_mut(width * channels).enumerate() {
+        let top = (first + row) * window.stride[0];
+        let inside = top >= pads[0] && top - pads[0] + window.reach(0) <= x.size[0];
+        let direct = match groups {
+            [_] if inside && window.dilation[1] == 1 => columns.clone(),
+            _ => 0..0,
+        };
+        if let ([w], false) = (groups, direct.is_empty()) {
+            // Each kernel row is one run of the input, read in place.
+            let line = x.size[1] * x.channels;
+            let left = direct.start * window.stride[1] - pads[1];
+            let from = &x.data[(top - pads[0]) * line + left * x.channels..];
+            let run_stride = window.dilation[0] * line;
+            let left = gemm::Rows { rows: from, row_stride, run_stride, count: direct.len() };
+            gemm(w, left, &mut out[direct.start * channels..], channels);
         }
-        if let [w] = groups {
-            gemm(w, tile, k, pixels, out, channels);
-        } else {
-            grouped(groups, tile, k, x.channels, pixels, out, channels);
+        for gap in [0..direct.start, direct.end..width] {
+            gathered(x, window, groups, first + row, gap, out, channels, tile);
         }
     }
 }
 
-/// Each group multiplies its own channels of every tap, gathered once more.
-fn grouped(
+/// Columns of an output row whose windows are gathered first: at the borders, with
+/// dilation, and for grouped convolutions.
+#[allow(clippy::too_many_arguments)]
+fn gathered(
+    x: Source,
+    window: &Window,
     groups: &[PackedGemm],
-    tile: &[Act],
-    k: usize,
-    c_in: usize,
-    pixels: usize,
+    row: usize,
+    columns: std::ops::Range<usize>,
     out: &mut [Act],
-    c_out: usize,
+    channels: usize,
+    tile: &mut Vec<Act>,
 ) {
-    let each = c_in / groups.len();
+    if columns.is_empty() {
+        return;
+    }
+    let pads = window.pads(x.size);
+    let k = window.taps() * x.channels;
+    let pixels = columns.len();
+    tile.resize(tile.len().max((pixels + 1) * k + SLACK), 0);
+    for (p, column) in columns.clone().enumerate() {
+        gather(x, window, pads, row, column, &mut tile[p * k..][..k]);
+    }
+    let out = &mut out[columns.start * channels..];
+    // A kernel row of one group of channels; of all groups they alternate tap by tap.
+    let each = x.channels / groups.len();
+    if groups.len() == 1 {
+        let run_stride = window.kernel[1] * x.channels;
+        let left = gemm::Rows { rows: tile, row_stride: k, run_stride, count: pixels };
+        return gemm(&groups[0], left, out, channels);
+    }
     let mut own = vec![0; pixels * k / groups.len() + SLACK];
     for (g, w) in groups.iter().enumerate() {
-        let taps = tile[..pixels * k].chunks_exact(c_in);
+        let taps = tile[..pixels * k].chunks_exact(x.channels);
         for (to, tap) in own.chunks_exact_mut(each).zip(taps) {
             to.copy_from_slice(&tap[g * each..][..each]);
         }
-        gemm(w, &own, k / groups.len(), pixels, &mut out[g * w.n..], c_out);
+        let (row_stride, run_stride) = (k / groups.len(), window.kernel[1] * each);
+        let left = gemm::Rows { rows: &own, row_stride, run_stride, count: pixels };
+        gemm(w, left, &mut out[g * w.n..], channels);
     }
 }
 
 fn max_pool(isa: super::Isa, x: Source, window: &Window, first: usize, rows: Rows) {
     let [h_in, w_in] = x.size;
     let (c, pads) = (x.channels, window.pads(x.size));
-    for (row, line) in rows.data.chunks_mut(rows.width * c).enumerate() {
-        for (column, out) in line.chunks_mut(c).enumerate() {
+    // Down the columns first, whole lines at a time, then along the line.
+    let mut tallest = vec![Act::MIN; w_in * c];
+    for (row, out) in rows.data.chunks_mut(rows.width * c).enumerate() {
+        tallest.fill(Act::MIN);
+        for ky in 0..window.kernel[0] {
+            let y = (first + row) * window.stride[0] + ky * window.dilation[0];
+            if let Some(y) = y.checked_sub(pads[0]).filter(|&y| y < h_in) {
+                elementwise::max_into(isa, &mut tallest, &x.data[y * w_in * c..][..w_in * c]);
+            }
+        }
+        for (column, out) in out.chunks_mut(c).enumerate() {
             out.fill(Act::MIN);
-            for ky in 0..window.kernel[0] {
-                let y = (first + row) * window.stride[0] + ky * window.dilation[0];
-                let Some(y) = y.checked_sub(pads[0]).filter(|&y| y < h_in) else { continue };
-                for kx in 0..window.kernel[1] {
-                    let at = column * window.stride[1] + kx * window.dilation[1];
-                    let at = at.checked_sub(pads[1]).filter(|&at| at < w_in);
-                    let Some(at) = at else { continue };
-                    elementwise::max_into(isa, out, &x.data[(y * w_in + at) * c..][..c]);
+            for kx in 0..window.kernel[1] {
+                let at = column * window.stride[1] + kx * window.dilation[1];
+                if let Some(at) = at.checked_sub(pads[1]).filter(|&at| at < w_in) {
+                    elementwise::max_into(isa, out, &tallest[at * c..][..c]);
                 }
             }
         }

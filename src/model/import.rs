@@ -801,7 +801,7 @@ fn convolution(
                 multiplier: &multiplier[g * m..(g + 1) * m],
                 clamp,
             };
-            PackedGemm::new(isa, &w[g * m * k..(g + 1) * m * k], m, k, &q)
+            PackedGemm::new(isa, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
         })
         .collect::<Result<_, _>>()?;
     Ok(Op::Conv { x, out, window, groups })

@@ -54,11 +54,7 @@ unsafe fn kernel<const MR: usize>(w: &PackedGemm, panel: usize, tile: &Tile, sta
     // SAFETY: the caller's bounds; `pack` sized the weights of this panel. Four units of
     // four are loaded at once only where as many are left.
     unsafe {
-        let mut a = [tile.rows; MR];
-        for (r, a) in a.iter_mut().enumerate() {
-            *a = tile.rows.add((start + r) * tile.row_stride);
-        }
-        let mut b = w.data.as_slice().as_ptr().add(panel * 16 * w.k_units * 4);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 16 * w.k_units() * 4);
         let bias = w.bias.as_ptr().add(panel * 16);
         let mut acc = [[vdupq_n_s32(0); 4]; MR];
         for c in 0..4 {
@@ -67,13 +63,18 @@ unsafe fn kernel<const MR: usize>(w: &PackedGemm, panel: usize, tile: &Tile, sta
                 acc[c] = bias;
             }
         }
-        for _ in 0..w.k_units / 4 {
-            let mut x = [vdupq_n_s8(0); MR];
-            for (x, a) in x.iter_mut().zip(&mut a) {
-                *x = vld1q_s8(*a);
-                *a = a.add(16);
+        for run in 0..w.runs {
+            let mut a = [tile.rows; MR];
+            for (r, a) in a.iter_mut().enumerate() {
+                *a = tile.rows.add((start + r) * tile.row_stride + run * tile.run_stride);
             }
-            macro_rules! step {
+            for _ in 0..w.run_units / 4 {
+                let mut x = [vdupq_n_s8(0); MR];
+                for (x, a) in x.iter_mut().zip(&mut a) {
+                    *x = vld1q_s8(*a);
+                    *a = a.add(16);
+                }
+                macro_rules! step {
                 ($($lane:literal)*) => {$(
                     for c in 0..4 {
                         let y = vld1q_s8(b.add($lane * 64 + c * 16));
@@ -83,17 +84,19 @@ unsafe fn kernel<const MR: usize>(w: &PackedGemm, panel: usize, tile: &Tile, sta
                     }
                 )*};
             }
-            step!(0 1 2 3);
-            b = b.add(256);
-        }
-        for unit in 0..w.k_units % 4 {
-            for r in 0..MR {
-                let four = a[r].add(unit * 4).cast::<i32>().read_unaligned();
-                let x = vreinterpretq_s8_s32(vdupq_n_s32(four));
-                for c in 0..4 {
-                    acc[r][c] = dot::<0>(acc[r][c], vld1q_s8(b.add(unit * 64 + c * 16)), x);
+                step!(0 1 2 3);
+                b = b.add(256);
+            }
+            for unit in 0..w.run_units % 4 {
+                for r in 0..MR {
+                    let four = a[r].add(unit * 4).cast::<i32>().read_unaligned();
+                    let x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+                    for c in 0..4 {
+                        acc[r][c] = dot::<0>(acc[r][c], vld1q_s8(b.add(unit * 64 + c * 16)), x);
+                    }
                 }
             }
+            b = b.add(w.run_units % 4 * 64);
         }
         let columns = (w.n - panel * 16).min(16);
         let multiplier = w.multiplier.as_ptr().add(panel * 16);

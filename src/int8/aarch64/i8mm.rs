@@ -57,19 +57,22 @@ unsafe fn kernel<const PAIRS: usize>(
     // SAFETY: the caller's bounds; `pack` sized the weights of this panel.
     unsafe {
         let row = |r: usize| tile.rows.add((start + r.min(rows - 1)) * tile.row_stride);
-        let mut b = w.data.as_slice().as_ptr().add(panel * 8 * w.k_units * 8);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 8 * w.k_units() * 8);
         let mut acc = [[vdupq_n_s32(0); 4]; PAIRS];
-        for unit in 0..w.k_units {
-            let mut y = [vdupq_n_s8(0); 4];
-            for (c, y) in y.iter_mut().enumerate() {
-                *y = vld1q_s8(b.add(c * 16));
-            }
-            b = b.add(64);
-            for (p, acc) in acc.iter_mut().enumerate() {
-                let top = vld1_s8(row(p * 2).add(unit * 8));
-                let x = vcombine_s8(top, vld1_s8(row(p * 2 + 1).add(unit * 8)));
-                for c in 0..4 {
-                    acc[c] = product(acc[c], x, y[c]);
+        for run in 0..w.runs {
+            let at = run * tile.run_stride;
+            for unit in 0..w.run_units {
+                let mut y = [vdupq_n_s8(0); 4];
+                for (c, y) in y.iter_mut().enumerate() {
+                    *y = vld1q_s8(b.add(c * 16));
+                }
+                b = b.add(64);
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    let top = vld1_s8(row(p * 2).add(at + unit * 8));
+                    let x = vcombine_s8(top, vld1_s8(row(p * 2 + 1).add(at + unit * 8)));
+                    for c in 0..4 {
+                        acc[c] = product(acc[c], x, y[c]);
+                    }
                 }
             }
         }

@@ -41,25 +41,28 @@ unsafe fn kernel<const MR: usize, const EXACT: bool>(
     // SAFETY: the caller's bounds; `pack` sized the weights of this panel.
     unsafe {
         let a = tile.rows.add(start * tile.row_stride);
-        let mut b = w.data.as_slice().as_ptr().add(panel * 4 * w.k_units * 16);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 4 * w.k_units() * 16);
         let mut acc = [[vdupq_n_s32(0); 4]; MR];
-        for unit in 0..w.k_units {
-            let mut x = [vdupq_n_s8(0); MR];
-            for (r, x) in x.iter_mut().enumerate() {
-                *x = vld1q_s8(a.add(r * tile.row_stride + unit * 16));
-            }
-            for c in 0..4 {
-                let y = vld1q_s8(b.add(c * 16));
-                for r in 0..MR {
-                    let low = vmull_s8(vget_low_s8(x[r]), vget_low_s8(y));
-                    acc[r][c] = if EXACT {
-                        vpadalq_s16(vpadalq_s16(acc[r][c], low), vmull_high_s8(x[r], y))
-                    } else {
-                        vpadalq_s16(acc[r][c], vmlal_high_s8(low, x[r], y))
-                    };
+        for run in 0..w.runs {
+            let a = a.add(run * tile.run_stride);
+            for unit in 0..w.run_units {
+                let mut x = [vdupq_n_s8(0); MR];
+                for (r, x) in x.iter_mut().enumerate() {
+                    *x = vld1q_s8(a.add(r * tile.row_stride + unit * 16));
                 }
+                for c in 0..4 {
+                    let y = vld1q_s8(b.add(c * 16));
+                    for r in 0..MR {
+                        let low = vmull_s8(vget_low_s8(x[r]), vget_low_s8(y));
+                        acc[r][c] = if EXACT {
+                            vpadalq_s16(vpadalq_s16(acc[r][c], low), vmull_high_s8(x[r], y))
+                        } else {
+                            vpadalq_s16(acc[r][c], vmlal_high_s8(low, x[r], y))
+                        };
+                    }
+                }
+                b = b.add(64);
             }
-            b = b.add(64);
         }
         let bias = vld1q_s32(w.bias.as_ptr().add(panel * 4));
         let multiplier = vld1q_f32(w.multiplier.as_ptr().add(panel * 4));

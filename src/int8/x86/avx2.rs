@@ -32,17 +32,20 @@ unsafe fn kernel<const MR: usize>(w: &PackedGemm, panel: usize, tile: &Tile, sta
     // SAFETY: the caller's bounds; `pack` sized the weights of this panel.
     unsafe {
         let a = tile.rows.add(start * tile.row_stride);
-        let mut b = w.data.as_slice().as_ptr().add(panel * 8 * w.k_units * 4);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 8 * w.k_units() * 4);
         let mut acc = [[_mm256_setzero_si256(); 2]; MR];
-        for unit in 0..w.k_units {
-            let w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast()));
-            let w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast()));
-            b = b.add(32);
-            for (r, row) in acc.iter_mut().enumerate() {
-                let four = a.add(r * tile.row_stride + unit * 4).cast::<i32>().read_unaligned();
-                let x = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
-                row[0] = _mm256_add_epi32(row[0], _mm256_madd_epi16(x, w0));
-                row[1] = _mm256_add_epi32(row[1], _mm256_madd_epi16(x, w1));
+        for run in 0..w.runs {
+            let a = a.add(run * tile.run_stride);
+            for unit in 0..w.run_units {
+                let w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast()));
+                let w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast()));
+                b = b.add(32);
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let four = a.add(r * tile.row_stride + unit * 4).cast::<i32>().read_unaligned();
+                    let x = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
+                    row[0] = _mm256_add_epi32(row[0], _mm256_madd_epi16(x, w0));
+                    row[1] = _mm256_add_epi32(row[1], _mm256_madd_epi16(x, w1));
+                }
             }
         }
         let columns = (w.n - panel * 8).min(8);

@@ -22,11 +22,12 @@ pub unsafe fn gemm(w: &PackedGemm, tile: &Tile) {
             unsafe {
                 let a = tile.rows.add(start * tile.row_stride);
                 let out = tile.out.add(start * tile.out_stride + panel * 32);
+                let strides = [tile.row_stride, tile.run_stride, tile.out_stride];
                 // The half-width panel that `pack` makes of a short rest.
                 if columns <= 16 {
-                    rows_of::<1>(w, panel, rows, a, tile.row_stride, out, tile.out_stride, columns);
+                    rows_of::<1>(w, panel, rows, a, out, strides, columns);
                 } else {
-                    rows_of::<2>(w, panel, rows, a, tile.row_stride, out, tile.out_stride, columns);
+                    rows_of::<2>(w, panel, rows, a, out, strides, columns);
                 }
             }
         }
@@ -35,22 +36,20 @@ pub unsafe fn gemm(w: &PackedGemm, tile: &Tile) {
 
 /// Picks the kernel for this number of rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-#[allow(clippy::too_many_arguments)]
 unsafe fn rows_of<const NV: usize>(
     w: &PackedGemm,
     panel: usize,
     rows: usize,
     a: *const u8,
-    stride: usize,
     out: *mut u8,
-    out_stride: usize,
+    strides: [usize; 3],
     columns: usize,
 ) {
     macro_rules! pick {
         ($($n:literal)*) => {
             match rows {
                 // SAFETY: the caller's.
-                $($n => unsafe { kernel::<$n, NV>(w, panel, a, stride, out, out_stride, columns) },)*
+                $($n => unsafe { kernel::<$n, NV>(w, panel, a, out, strides, columns) },)*
                 _ => unreachable!("tiles have 1 to {MOST_ROWS} rows"),
             }
         };
@@ -64,14 +63,14 @@ unsafe fn kernel<const MR: usize, const NV: usize>(
     w: &PackedGemm,
     panel: usize,
     a: *const u8,
-    stride: usize,
     out: *mut u8,
-    out_stride: usize,
+    strides: [usize; 3],
     columns: usize,
 ) {
     // SAFETY: the caller's bounds on `a` and `out`; `pack` sized the weights, biases and
     // multipliers of this panel.
     unsafe {
+        let [stride, run_stride, out_stride] = strides;
         let bias = w.bias.as_ptr().add(panel * 32);
         let mut acc = [[_mm512_setzero_si512(); NV]; MR];
         for v in 0..NV {
@@ -80,18 +79,21 @@ unsafe fn kernel<const MR: usize, const NV: usize>(
                 row[v] = b;
             }
         }
-        let mut b = w.data.as_slice().as_ptr().add(panel * 32 * w.k_units * 4);
-        for unit in 0..w.k_units {
-            let mut weights = [_mm512_setzero_si512(); NV];
-            for (v, x) in weights.iter_mut().enumerate() {
-                *x = _mm512_loadu_si512(b.add(v * 64).cast());
-            }
-            b = b.add(NV * 64);
-            for (r, row) in acc.iter_mut().enumerate() {
-                let four = a.add(r * stride + unit * 4).cast::<i32>().read_unaligned();
-                let x = _mm512_set1_epi32(four);
-                for v in 0..NV {
-                    row[v] = _mm512_dpbusd_epi32(row[v], x, weights[v]);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 32 * w.k_units() * 4);
+        for run in 0..w.runs {
+            let a = a.add(run * run_stride);
+            for unit in 0..w.run_units {
+                let mut weights = [_mm512_setzero_si512(); NV];
+                for (v, x) in weights.iter_mut().enumerate() {
+                    *x = _mm512_loadu_si512(b.add(v * 64).cast());
+                }
+                b = b.add(NV * 64);
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let four = a.add(r * stride + unit * 4).cast::<i32>().read_unaligned();
+                    let x = _mm512_set1_epi32(four);
+                    for v in 0..NV {
+                        row[v] = _mm512_dpbusd_epi32(row[v], x, weights[v]);
+                    }
                 }
             }
         }

@@ -33,19 +33,22 @@ unsafe fn kernel<const MR: usize>(w: &PackedGemm, panel: usize, tile: &Tile, sta
     // SAFETY: the caller's bounds; `pack` sized the weights of this panel.
     unsafe {
         let a = tile.rows.add(start * tile.row_stride);
-        let mut b = w.data.as_slice().as_ptr().add(panel * 16 * w.k_units * 4);
+        let mut b = w.data.as_slice().as_ptr().add(panel * 16 * w.k_units() * 4);
         let bias = w.bias.as_ptr().add(panel * 16);
         let bias = [_mm256_loadu_si256(bias.cast()), _mm256_loadu_si256(bias.add(8).cast())];
         let mut acc = [bias; MR];
-        for unit in 0..w.k_units {
-            let w0 = _mm256_loadu_si256(b.cast());
-            let w1 = _mm256_loadu_si256(b.add(32).cast());
-            b = b.add(64);
-            for (r, row) in acc.iter_mut().enumerate() {
-                let four = a.add(r * tile.row_stride + unit * 4).cast::<i32>().read_unaligned();
-                let x = _mm256_set1_epi32(four);
-                row[0] = _mm256_dpbusd_avx_epi32(row[0], x, w0);
-                row[1] = _mm256_dpbusd_avx_epi32(row[1], x, w1);
+        for run in 0..w.runs {
+            let a = a.add(run * tile.run_stride);
+            for unit in 0..w.run_units {
+                let w0 = _mm256_loadu_si256(b.cast());
+                let w1 = _mm256_loadu_si256(b.add(32).cast());
+                b = b.add(64);
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let four = a.add(r * tile.row_stride + unit * 4).cast::<i32>().read_unaligned();
+                    let x = _mm256_set1_epi32(four);
+                    row[0] = _mm256_dpbusd_avx_epi32(row[0], x, w0);
+                    row[1] = _mm256_dpbusd_avx_epi32(row[1], x, w1);
+                }
             }
         }
         let multiplier = w.multiplier.as_ptr().add(panel * 16);
