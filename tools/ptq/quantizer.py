@@ -156,10 +156,10 @@ def convolution(network, node, act, live, plan, parameters, rng):
             rounding.patches(source.parameters.dequantize(codes), weight.shape, attribute, where),
             rounding.patches(real, weight.shape, attribute, where),
         )
-    codes, scales, fitted = rounding.fit(weight, bias, moments, groups)
+    codes, scales, fitted = rounding.fit(weight, bias, moments, groups, source.parameters.scale)
     # The bias is an s32 at the scale of the products.
     step = np.maximum(scales * source.parameters.scale, 1e-30)
-    bias_codes = np.clip(np.rint(fitted / step), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+    bias_codes = np.clip(np.rint(fitted.astype(np.float64) / step), -(2**31) + 1, 2**31 - 1).astype(np.int32)
     plan.weights[node.name] = (codes, scales, bias_codes)
     network.set_weights(node, weight, bias)
     rounded = codes.astype(np.float32) * scales[:, None, None, None]

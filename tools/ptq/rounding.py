@@ -75,14 +75,19 @@ def padding(size, kernel, attributes):
     return (*begin, *out)
 
 
-def fit(weight, bias, moments, groups):
-    """Codes s8 [out, ...], scales [out] and the float bias [out] of a convolution."""
+def fit(weight, bias, moments, groups, source_scale=1.0):
+    """Codes s8 [out, ...], scales [out] and the float bias [out] of a convolution.
+
+    `source_scale` is the step of the input tensor: a channel whose weights are all but 0
+    needs a scale at which its bias still fits an s32.
+    """
     shape = weight.shape
     w = weight.astype(np.float64).reshape(groups, shape[0] // groups, -1)  # [g, o, k]
     qq, mean_q, mean_f = moments.centred()
     k = qq.shape[1]
     damp = DAMPING * np.maximum(np.trace(qq, axis1=1, axis2=2) / k, 1e-9)
-    scale = best_scale(w, qq)
+    floor = np.abs(bias.astype(np.float64)).reshape(groups, -1) / (2**30 * float(source_scale))
+    scale = np.maximum(best_scale(w, qq), floor)
     codes = gptq(w, qq + damp[:, None, None] * np.eye(k), scale)
     rounded = codes * scale[:, :, None]
     offset = np.matmul(w, mean_f[:, :, None]) - np.matmul(rounded, mean_q[:, :, None])

@@ -1,0 +1,167 @@
+"""`pytest tools/test_quantize.py`: the quantizer on small networks and bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ptq import equalize, photos, quantizer, ranges, rounding  # noqa: E402
+from ptq.network import Network, session  # noqa: E402
+
+TOOL = Path(__file__).with_name("quantize.py")
+
+
+def small_network(pool="GlobalAveragePool"):
+    """Strided conv, separable conv, residual Add, pooling, linear: channels far apart in scale."""
+    rng = np.random.default_rng(0)
+    spread = np.geomspace(0.05, 5, 16)
+
+    def constant(name, value):
+        return numpy_helper.from_array(np.asarray(value, np.float32), name)
+
+    def he(*shape):
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+
+    initializers = [
+        constant("w1", he(16, 3, 3, 3)), constant("g", spread), constant("b", rng.normal(0, 0.1, 16)),
+        constant("m", np.zeros(16)), constant("v", np.ones(16)), constant("d", he(16, 1, 3, 3)),
+        constant("p", he(16, 16, 1, 1)), constant("pb", np.zeros(16)), constant("h", he(5, 16)), constant("hb", np.zeros(5)),
+    ]
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["input", "w1"], ["c1"], "c1", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+        node("BatchNormalization", ["c1", "g", "b", "m", "v"], ["n1"], "n1"),
+        node("Relu", ["n1"], ["r1"], "r1"),
+        node("Conv", ["r1", "d"], ["c2"], "c2", kernel_shape=[3, 3], pads=[1] * 4, group=16),
+        node("Conv", ["c2", "p", "pb"], ["c3"], "c3", kernel_shape=[1, 1]),
+        node("Add", ["c3", "r1"], ["a"], "a"),
+        node("Relu", ["a"], ["features"], "r2"),
+        node(pool, ["features"], ["pooled"], "pool", **({"kernel_shape": [2, 2]} if pool == "MaxPool" else {})),
+        node("Flatten", ["pooled"], ["flat"], "flat"),
+        node("Gemm", ["flat", "h", "hb"], ["logits"], "head", transB=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "small", [value("input", TensorProto.FLOAT, [1, 3, "H", "W"])],
+        [value("features", TensorProto.FLOAT, [1, 16, "h", "w"]), value("logits", TensorProto.FLOAT, [1, 5])], initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model, 40 smooth photos in `photos`, an empty folder."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "photos").mkdir(), (tmp_path / "empty").mkdir()
+    for i in range(40):
+        image = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((70, 50), Image.BICUBIC)
+        image.save(tmp_path / "photos" / f"{i:02}.png")
+    onnx.save(small_network(), tmp_path / "m.onnx")
+    return tmp_path
+
+
+def quantize(folder, *arguments):
+    command = [sys.executable, TOOL, *arguments, "--threads", "1"]
+    return subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
+
+
+def test_maps_survive(folder):
+    run = quantize(
+        folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--report", "r.json",
+        "--min-top1", 0.8, "--min-pearson", 0.99, "--min-pearson-min", 0.97,
+    )
+    assert run.returncode == 0, run.stderr
+    model = onnx.load(folder / "q.onnx")
+    types = {i.name: i.data_type for i in model.graph.initializer}
+    assert types["c2_weight_codes"] == TensorProto.INT8 and types["c2_bias_codes"] == TensorProto.INT32
+    assert sum(n.op_type == "BatchNormalization" for n in model.graph.node) == 0
+    # nothing between a convolution and the ReLU that follows it
+    readers = [n.op_type for n in model.graph.node if "n1" in n.input]
+    assert readers == ["Relu"]
+    x = np.zeros((1, 3, 33, 47), np.float32)
+    features, logits = onnxruntime.InferenceSession(folder / "q.onnx").run(None, {"input": x})
+    assert features.shape == (1, 16, 17, 24) and logits.shape == (1, 5)
+
+
+def test_missed_threshold_fails(folder):
+    run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0)
+    assert run.returncode == 1 and "pearson_mean" in run.stderr and "is under 1.0" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["m.onnx", "--images", "empty"], "empty: no photos"),
+        (["m.onnx", "--images", "missing"], "missing: no such folder"),
+        (["m.onnx", "--images", "photos", "--size", "big"], "expected HxW"),
+        (["none.onnx", "--images", "photos"], "none.onnx: no such file"),
+        (["photos/00.png", "--images", "photos"], "not a valid ONNX model"),
+        (["headless.onnx", "--images", "photos"], "no global average pooling"),
+        (["m.onnx", "--images", "few"], "photos left for calibration"),
+        (["m.onnx", "--images", "photos", "--force-not"], "unrecognized arguments"),
+    ],
+)
+def test_bad_input(folder, arguments, message):
+    onnx.save(small_network(pool="MaxPool"), folder / "headless.onnx")
+    (folder / "few").mkdir()
+    for i in range(5):
+        (folder / "few" / f"{i}.png").write_bytes((folder / "photos" / f"{i:02}.png").read_bytes())
+    run = quantize(folder, *arguments, "--out", "q.onnx")
+    assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert not (folder / "q.onnx").exists()
+
+
+def test_never_overwrites(folder):
+    (folder / "q.onnx").write_text("precious")
+    run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx")
+    assert run.returncode == 1 and "exists; give --force" in run.stderr
+    assert (folder / "q.onnx").read_text() == "precious"
+
+
+def test_equalisation_changes_nothing_in_float():
+    x = np.random.default_rng(2).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    network = Network(small_network())
+    before = session(network.to_model(["logits"]), 1).run(None, {"input": x})[0]
+    weight = network.weights(network.nodes[3])[0].copy()
+    quantizer.equalize_network(network, quantizer.measure(network, [x]))
+    after = session(network.to_model(["logits"]), 1).run(None, {"input": x})[0]
+    assert not np.array_equal(weight, network.weights(next(n for n in network.nodes if n.name == "c3"))[0])
+    assert np.abs(before - after).max() < 1e-4 * np.abs(before).max()
+
+
+def test_zero_is_exact():
+    for low, high in ((-1, 1), (0, 5), (-3, 0), (0.5, 2), (0, 0)):
+        p = ranges.affine(low, high)
+        assert p.dequantize(p.quantize(np.zeros(1, np.float32)))[0] == 0
+
+
+def test_error_spreading_beats_plain_rounding():
+    rng = np.random.default_rng(3)
+    mix = rng.normal(size=(32, 32))
+    x = (mix @ rng.normal(size=(32, 4000))).astype(np.float32)[None]
+    weight = rng.normal(size=(8, 32, 1, 1)).astype(np.float32)
+    moments = rounding.Moments()
+    moments.add(x, x)
+    codes, scales, bias = rounding.fit(weight, np.zeros(8, np.float32), moments, 1)
+    flat = weight[:, :, 0, 0]
+    step = np.abs(flat).max(1, keepdims=True) / 127
+    plain = np.rint(flat / step) * step
+
+    def loss(w, b=0):
+        return np.square(w @ x[0] + np.reshape(b, (-1, 1)) - flat @ x[0]).mean()
+
+    fitted = codes[:, :, 0, 0] * scales[:, None]
+    assert np.abs(codes).max() <= 127
+    assert loss(fitted, bias) < 0.7 * loss(plain)
+
+
+def test_resize_is_tensorflows():
+    ramp = np.arange(4, dtype=np.float32)[None, :, None] * np.ones((2, 1, 3), np.float32)
+    assert np.allclose(photos.resize(ramp, 2, 8)[0, :, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
