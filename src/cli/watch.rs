@@ -269,6 +269,7 @@ mod tests {
             classes: vec![class("tench\x1b[2J", Some(0.934)), class("church", None)],
             views: vec![view.clone(), view],
             spent_ms: Some(412.4),
+            budget_ms: None,
             model_sha256: "00".into(),
         }
     }
