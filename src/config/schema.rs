@@ -421,8 +421,8 @@ pub static SCHEMA: &[Table] = &[
                 "sensor",
                 Text { max_bytes: 64 },
                 "\"hottest\"",
-                "Type of a thermal zone or name of a hwmon chip, such as cpu-thermal or coretemp \
-                 (salientd doctor lists them), or hottest for all of them. Without it heat does \
+                "Type of a thermal zone such as cpu-thermal (salientd doctor lists them), name of a \
+                 hwmon chip such as coretemp, or hottest for all of them. Without it heat does \
                  not matter.",
             ),
             key(

@@ -74,7 +74,8 @@ mod tests {
         let sysfs = tempfile::tempdir().unwrap();
         let zone = sysfs.path().join("class/thermal/thermal_zone0");
         let policy = sysfs.path().join("devices/system/cpu/cpufreq/policy0");
-        [&zone, &policy].map(|folder| fs::create_dir_all(folder).unwrap());
+        fs::create_dir_all(&zone).unwrap();
+        fs::create_dir_all(&policy).unwrap();
         fs::write(zone.join("type"), "cpu-thermal\n").unwrap();
         fs::write(policy.join("cpuinfo_max_freq"), "1800000\n").unwrap();
         let config = ThermalConfig {
