@@ -17,6 +17,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod limits;
+
 use crate::classes::{ClassError, ClassPicker, softmax};
 use crate::config::{Config, Filter, GeometryConfig, Method};
 use crate::frame::Picture;
@@ -28,9 +30,10 @@ use crate::preprocess::geometry::{Geometry, GeometryError};
 use crate::preprocess::resize::{ChannelLayout, InputScaling, ResizeError, ViewResizer};
 use crate::tta::merge::{MapMerger, Weight};
 use crate::tta::view::{View, WeightedView, views};
+use limits::{Limits, Made, by_region};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Channels that Score-CAM masks the input with: most of a map at a cost one can wait for.
 const SCORE_CHANNELS: usize = 32;
@@ -52,6 +55,8 @@ pub enum ExplainError {
     NoSize,
     #[error("cannot start {threads} threads: {why}")]
     Threads { threads: usize, why: String },
+    #[error("tta.rolling.enabled needs the view at scale 1: add 1.0 to tta.scales")]
+    NoIdentity,
 }
 
 /// A merged map with what it is made of.
@@ -68,6 +73,8 @@ pub struct Explanation {
     pub views: Vec<ViewReport>,
     /// From base picture to merged map.
     pub spent_ms: f64,
+    /// What `spent_ms` was to stay within; `None`: no limit.
+    pub budget_ms: Option<f64>,
 }
 
 /// A view with everything that running it takes.
@@ -79,20 +86,28 @@ struct Prepared {
     resizer: Mutex<ViewResizer>,
 }
 
+/// A view's part in a map.
+struct Part<'a> {
+    view: &'a Prepared,
+    made: &'a Made,
+    weight: Weight<'a>,
+    /// Zero: made of the frame at hand.
+    age: Duration,
+}
+
 /// Explains pictures of one size with one model and one configuration.
+///
+/// Within a budget, while rolling, or when told that the board is hot, a picture gets only
+/// some of its views, one after another; else all of them at once.
 pub struct Explainer {
-    model: Arc<Model>,
     /// `[height, width]` of the base picture.
     size: [usize; 2],
-    views: Vec<Prepared>,
-    method: Method,
-    filter: Filter,
-    picker: ClassPicker,
+    runner: Runner,
+    limits: Limits,
+    maps: Maps,
     geometry: Geometry,
-    merger: MapMerger,
-    map: Vec<f32>,
-    pool: rayon::ThreadPool,
-    threads: usize,
+    /// Where this explainer's time begins.
+    origin: Instant,
 }
 
 impl Explainer {
@@ -108,32 +123,26 @@ impl Explainer {
         config: &Config,
         size: [usize; 2],
     ) -> Result<Self, ExplainError> {
-        let threads = match config.model.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            n => n,
-        };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("infer-{i}"))
-            .build()
-            .map_err(|e| ExplainError::Threads { threads, why: e.to_string() })?;
-        let weighted = views(&config.tta.scales, config.tta.hflip, config.tta.merge);
-        let prepared =
-            weighted.iter().map(|v| prepare(&model, size, v)).collect::<Result<_, _>>()?;
-        let picker = ClassPicker::new(&config.classes, &model.labels)?;
-        let geometry = Geometry::new(&config.geometry)?;
+        let runner = Runner::new(model, config, size)?;
+        let views: Vec<View> = runner.views.iter().map(|v| v.view).collect();
+        if config.tta.rolling.enabled && !views.contains(&View::IDENTITY) {
+            return Err(ExplainError::NoIdentity);
+        }
+        let macs = runner.identity_macs(size);
         Ok(Self {
             size,
-            views: prepared,
-            method: config.heatmap.method,
-            filter: config.heatmap.filter,
-            picker,
-            geometry,
-            merger: MapMerger::default(),
-            map: Vec::new(),
-            pool,
-            threads,
-            model,
+            limits: Limits::new(&config.tta, &views, size, macs, runner.threads),
+            maps: Maps {
+                size,
+                method: config.heatmap.method,
+                filter: config.heatmap.filter,
+                picker: ClassPicker::new(&config.classes, &runner.model.labels)?,
+                merger: MapMerger::default(),
+                map: Vec::new(),
+            },
+            geometry: Geometry::new(&config.geometry)?,
+            runner,
+            origin: Instant::now(),
         })
     }
 
@@ -147,100 +156,241 @@ impl Explainer {
         Ok(self.geometry.fit(picture, self.size)?.1.clone())
     }
 
-    /// Runs every view on a base picture of [`Explainer::size`] and merges their maps.
-    pub fn explain(&mut self, base: &Picture) -> Result<Explanation, ExplainError> {
-        let start = Instant::now();
-        let passes = self.passes(base)?;
-        let merged = self.merge(base, &passes)?;
-        Ok(Explanation { spent_ms: start.elapsed().as_secs_f64() * 1e3, ..merged })
+    /// Makes the first frame as fast as the others, and measures for the budget what the
+    /// identity view costs; the other views are predicted from it until they have run.
+    /// Returns what was made of a grey picture.
+    pub fn warm_up(&mut self) -> Result<Explanation, ExplainError> {
+        let [height, width] = self.size;
+        let grey = Picture { rgb: vec![127; height * width * 3], width, height };
+        let mut warm = self.explain(&grey)?;
+        if !self.limits.has_all() {
+            self.limits.forget_times();
+            self.limits.clear();
+            warm = self.explain(&grey)?;
+        }
+        self.clear();
+        Ok(warm)
     }
 
-    /// The passes of all views, with the time each took.
-    fn passes(&self, base: &Picture) -> Result<Vec<(Pass, f64)>, ExplainError> {
-        let run = |v: &Prepared| -> Result<(Pass, f64), ExplainError> {
-            let start = Instant::now();
-            let pass = v.run(&self.model, base)?;
-            Ok((pass, start.elapsed().as_secs_f64() * 1e3))
+    /// The identity view's time with all around it, when that alone exceeds the budget.
+    pub fn exceeded_budget(&self) -> Option<Duration> {
+        self.limits.exceeded(self.origin.elapsed())
+    }
+
+    /// The share of the budget, 0–1, that heat leaves to the pictures that follow; without
+    /// a budget, of all views' cost.
+    pub fn set_heat(&mut self, factor: f64) {
+        self.limits.set_heat(factor);
+    }
+
+    /// How old the last explanation is, if the gate says that it holds for this base
+    /// picture too.
+    pub fn unchanged(&self, base: &Picture) -> Option<Duration> {
+        self.limits.unchanged(base, self.origin.elapsed())
+    }
+
+    /// Forgets all earlier pictures: what follows is something else.
+    pub fn clear(&mut self) {
+        self.limits.clear();
+    }
+
+    /// Runs the views that a base picture of [`Explainer::size`] may have, and merges their
+    /// maps and those kept from earlier pictures.
+    pub fn explain(&mut self, base: &Picture) -> Result<Explanation, ExplainError> {
+        let start = self.origin.elapsed();
+        self.limits.begin(base, start);
+        let made = match self.limits.has_all() {
+            true => self.runner.side_by_side(base)?,
+            false => self.one_after_another(base)?,
         };
-        // Views side by side as long as there are enough of them; else rows.
-        let rows = if self.views.len() < self.threads { self.threads } else { 1 };
-        self.model.set_row_threads(rows);
-        self.pool.install(|| {
-            if self.threads == 1 || rows > 1 {
-                return self.views.iter().map(run).collect();
+        let parts = parts(&self.runner.views, &self.limits, &made);
+        let mut explanation = self.maps.merge(&self.runner.model, base, &parts)?;
+        let end = self.origin.elapsed();
+        explanation.spent_ms = (end - start).as_secs_f64() * 1e3;
+        explanation.budget_ms = self.limits.budget_ms();
+        self.limits.end(softmax(&explanation.logits), end);
+        Ok(explanation)
+    }
+
+    /// Runs views as long as one fits. What rolling keeps stays with it.
+    fn one_after_another(&mut self, base: &Picture) -> Result<Vec<(View, Made)>, ExplainError> {
+        let mut fresh = Vec::new();
+        while let Some(view) = self.limits.next(self.origin.elapsed()) {
+            let made = self.runner.alone(view, base)?;
+            if let Some(made) = self.limits.finished(view, made, self.origin.elapsed()) {
+                fresh.push((view, made));
             }
+        }
+        Ok(fresh)
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.runner.threads
+    }
+
+    /// The model; [`Model::cancel`] abandons a running [`Explainer::explain`].
+    pub fn model(&self) -> &Arc<Model> {
+        &self.runner.model
+    }
+}
+
+/// Fresh views in the order configured, then kept ones. All views weigh as configured, some
+/// of them the same each, and while rolling each region has its own weights.
+fn parts<'a>(
+    views: &'a [Prepared],
+    limits: &'a Limits,
+    fresh: &'a [(View, Made)],
+) -> Vec<Part<'a>> {
+    let rest = 1.0 / fresh.len().max(1) as f32;
+    let is_complete = fresh.len() == views.len();
+    let fresh = views.iter().filter_map(|view| {
+        let (_, made) = fresh.iter().find(|(run, _)| *run == view.view)?;
+        let uniform = Weight::Uniform(if is_complete { view.weight } else { rest });
+        let weight = limits.identity_weight().unwrap_or(uniform);
+        Some(Part { view, made, weight, age: Duration::ZERO })
+    });
+    let kept = limits.kept().filter_map(|kept| {
+        let view = views.iter().find(|view| view.view == kept.view)?;
+        Some(Part { view, made: kept.made, weight: by_region(kept.weights), age: kept.age })
+    });
+    fresh.chain(kept).collect()
+}
+
+/// The model with its views and threads.
+struct Runner {
+    model: Arc<Model>,
+    views: Vec<Prepared>,
+    pool: rayon::ThreadPool,
+    threads: usize,
+}
+
+impl Runner {
+    fn new(model: Arc<Model>, config: &Config, size: [usize; 2]) -> Result<Self, ExplainError> {
+        let threads = match config.model.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("infer-{i}"))
+            .build()
+            .map_err(|e| ExplainError::Threads { threads, why: e.to_string() })?;
+        let weighted = views(&config.tta.scales, config.tta.hflip, config.tta.merge);
+        let views = weighted.iter().map(|v| prepare(&model, size, v)).collect::<Result<_, _>>()?;
+        Ok(Self { model, views, pool, threads })
+    }
+
+    /// Multiply-accumulates of the view at scale 1, or what they would be.
+    fn identity_macs(&self, [height, width]: [usize; 2]) -> f64 {
+        let nearest = self.views.iter().min_by(|a, b| {
+            let far = |v: &Prepared| (v.view.cost(height, width) - 1.0).abs();
+            far(a).total_cmp(&far(b))
+        });
+        nearest.map_or(0.0, |v| {
+            let macs = (v.plan.macs_int8 + v.plan.macs_float) as f64;
+            macs / v.view.cost(height, width).max(f64::MIN_POSITIVE)
+        })
+    }
+
+    /// Every view, in the order configured.
+    fn side_by_side(&self, base: &Picture) -> Result<Vec<(View, Made)>, ExplainError> {
+        // Views side by side as long as there are enough of them; else rows.
+        if self.threads == 1 || self.views.len() < self.threads {
+            return self.views.iter().map(|v| Ok((v.view, self.alone(v.view, base)?))).collect();
+        }
+        self.model.set_row_threads(1);
+        self.pool.install(|| {
             // The dearest first, each taken by the next free thread, so that none is left
             // with the largest view at the end.
             let mut order: Vec<usize> = (0..self.views.len()).collect();
             let area =
                 |i: &usize| std::cmp::Reverse(self.views[*i].plan.size.iter().product::<usize>());
             order.sort_by_key(area);
-            let queue = order.into_par_iter().with_max_len(1).map(|i| (i, run(&self.views[i])));
-            let mut passes: Vec<_> = queue.collect();
-            passes.sort_by_key(|(i, _)| *i);
-            passes.into_iter().map(|(_, pass)| pass).collect()
+            let run = |i: usize| (i, self.run(&self.views[i], base));
+            let queue = order.into_par_iter().with_max_len(1).map(run);
+            let mut made: Vec<_> = queue.collect();
+            made.sort_by_key(|(i, _)| *i);
+            made.into_iter().map(|(i, made)| Ok((self.views[i].view, made?))).collect()
         })
     }
 
+    /// One view on all threads.
+    fn alone(&self, view: View, base: &Picture) -> Result<Made, ExplainError> {
+        let prepared = self.views.iter().find(|v| v.view == view);
+        let prepared = prepared.expect("limits hand out only views that they were given");
+        self.model.set_row_threads(self.threads);
+        self.pool.install(|| self.run(prepared, base))
+    }
+
+    fn run(&self, v: &Prepared, base: &Picture) -> Result<Made, ExplainError> {
+        let start = Instant::now();
+        let mut resizer = v.resizer.lock().unwrap_or_else(|e| e.into_inner());
+        let fill = |input: &mut [f32]| Ok::<(), ExplainError>(resizer.resize(base, input)?);
+        let pass = self.model.run(&v.plan, fill)?;
+        Ok(Made { pass, spent_ms: start.elapsed().as_secs_f64() * 1e3 })
+    }
+}
+
+/// From passes to a merged map.
+struct Maps {
+    size: [usize; 2],
+    method: Method,
+    filter: Filter,
+    picker: ClassPicker,
+    merger: MapMerger,
+    /// The small maps of one view.
+    map: Vec<f32>,
+}
+
+impl Maps {
+    /// Times are left at zero.
     fn merge(
         &mut self,
+        model: &Model,
         base: &Picture,
-        passes: &[(Pass, f64)],
+        parts: &[Part<'_>],
     ) -> Result<Explanation, ExplainError> {
         let [height, width] = self.size;
-        let mut logits = vec![0.0; self.model.head.classes];
-        for (v, (pass, _)) in self.views.iter().zip(passes) {
-            logits.iter_mut().zip(&pass.logits).for_each(|(sum, l)| *sum += v.weight * l);
+        let mut logits = vec![0.0; model.head.classes];
+        for Part { made, weight, .. } in parts {
+            let weight = weight.mean();
+            logits.iter_mut().zip(&made.pass.logits).for_each(|(sum, l)| *sum += weight * l);
         }
         let probabilities = softmax(&logits);
         let classes = self.picker.pick(&probabilities);
         self.merger.begin(height, width, classes.len(), logits.len());
-        for (v, (pass, _)) in self.views.iter().zip(passes) {
-            view_maps(&self.model, self.method, v, base, pass, &classes, &mut self.map)?;
+        for Part { view, made, weight, .. } in parts {
+            let pass = &made.pass;
+            view_maps(model, self.method, view, base, pass, &classes, &mut self.map)?;
             let grid = [pass.height, pass.width];
-            self.merger.add(v.view, Weight::Uniform(v.weight), grid, &self.map, &pass.logits);
+            self.merger.add(view.view, *weight, grid, &self.map, &pass.logits);
         }
         let mut values = self.merger.map().to_vec();
         filter::apply(self.filter, &mut values, classes.len());
         let score = |&index: &usize| ClassScore {
             index,
-            label: self.model.labels[index].clone(),
+            label: model.labels[index].clone(),
             logit: logits[index],
             probability: probabilities[index],
         };
-        let report = |(v, (_, spent_ms)): (&Prepared, &(Pass, f64))| ViewReport {
-            scale: v.view.scale,
-            hflip: v.view.hflip,
-            weight: v.weight,
-            spent_ms: *spent_ms,
-            age_ms: 0.0,
+        let report = |part: &Part<'_>| ViewReport {
+            scale: part.view.view.scale,
+            hflip: part.view.view.hflip,
+            weight: part.weight.mean(),
+            spent_ms: if part.age.is_zero() { part.made.spent_ms } else { 0.0 },
+            age_ms: part.age.as_secs_f64() * 1e3,
         };
         Ok(Explanation {
             height,
             width,
             values,
             classes: classes.iter().map(score).collect(),
-            views: self.views.iter().zip(passes).map(report).collect(),
+            views: parts.iter().map(report).collect(),
             logits,
             spent_ms: 0.0,
+            budget_ms: None,
         })
-    }
-
-    /// Worker threads.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// The model; [`Model::cancel`] abandons a running [`Explainer::explain`].
-    pub fn model(&self) -> &Arc<Model> {
-        &self.model
-    }
-}
-
-impl Prepared {
-    fn run(&self, model: &Model, base: &Picture) -> Result<Pass, ExplainError> {
-        let mut resizer = self.resizer.lock().unwrap_or_else(|e| e.into_inner());
-        model.run(&self.plan, |input| Ok(resizer.resize(base, input)?))
     }
 }
 

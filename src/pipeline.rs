@@ -4,9 +4,11 @@
 //! Every stage goes round its loop at least twice a second whether or not there is
 //! something to do, and says so to its heartbeat; no stage waits for a later one.
 
+mod heat;
+
 use crate::camera::{self, Backoff, Camera, CameraError};
 use crate::config::{CameraConfig, CameraSource, Config};
-use crate::explain::{ExplainError, Explainer};
+use crate::explain::{ExplainError, Explainer, Explanation};
 use crate::frame::{Frame, Picture, Placement};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
 use crate::heatmap::Heatmap;
@@ -15,6 +17,8 @@ use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
 use crate::sink::{CameraState, Published, Sink};
 use crate::slot::{Slot, Taken};
+use heat::Heat;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -138,14 +142,22 @@ impl Pipeline {
         model.cancel(false);
         let mut explainer = Explainer::new(model.clone(), config)?;
         let [height, width] = explainer.size();
-        let warm =
-            explainer.explain(&Picture { rgb: vec![127; height * width * 3], width, height })?;
+        let warm = explainer.warm_up()?;
         log::info!(
             "model {} at {height}x{width}: {} views in {:.0} ms",
             model.name,
             warm.views.len(),
             warm.spent_ms
         );
+        if let (Some(least), Some(budget_ms)) =
+            (explainer.exceeded_budget(), config.tta.budget.budget_ms)
+        {
+            log::warn!(
+                "tta.budget.budget_ms = {budget_ms}: the first view alone takes {:.0} ms, so it \
+                 alone runs; allow more, or make model.size smaller",
+                least.as_secs_f64() * 1e3
+            );
+        }
         let shared = Arc::new(Shared {
             health,
             stop: AtomicBool::new(false),
@@ -163,6 +175,8 @@ impl Pipeline {
             geometry: Geometry::new(&config.geometry)?,
             decoder: Decoder::new(),
             last: None,
+            inferred: None,
+            heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
         };
         let beat = shared.health.stages.register("infer", patience, Instant::now());
         let camera = config.camera.clone();
@@ -394,6 +408,9 @@ struct Worker {
     decoder: Decoder,
     /// The picture published last; its buffer comes back once the sinks are done with it.
     last: Option<Arc<Picture>>,
+    /// Inferred last: what a frame gets that has not changed.
+    inferred: Option<Arc<Heatmap>>,
+    heat: Option<Heat>,
 }
 
 /// Why a frame became no heatmap.
@@ -444,33 +461,74 @@ impl Worker {
         let picture = self.decoder.decode(&frame)?;
         let upright = self.geometry.upright(picture);
         let (placement, base) = self.geometry.fit(&upright, self.explainer.size())?;
-        let explained = self.explainer.explain(base)?;
-        let (height, width, values) =
-            content(&placement, explained.width, explained.classes.len(), explained.values);
-        let heatmap = Heatmap {
-            height,
-            width,
-            values,
-            classes: explained.classes,
-            covers: placement.covers,
-            picture: placement.picture,
-            views: explained.views,
-            sequence: frame.sequence,
-            captured_at: frame.captured_at,
-            captured_wall: frame.captured_wall,
-            spent_ms: explained.spent_ms,
-            model_sha256: self.explainer.model().sha256.clone(),
+        let moved = |last: &Arc<Heatmap>| {
+            (last.picture, last.covers) != (placement.picture, placement.covers)
+        };
+        if self.inferred.as_ref().is_some_and(moved) {
+            self.explainer.clear();
+        }
+        let heatmap = match self.explainer.unchanged(base).zip(self.inferred.as_ref()) {
+            Some((age, last)) => Arc::new(published_again(last, &frame, age)),
+            None => {
+                if let Some(heat) = &mut self.heat {
+                    self.explainer.set_heat(heat.factor(Instant::now()));
+                }
+                let explained = self.explainer.explain(base)?;
+                let model_sha256 = self.explainer.model().sha256.clone();
+                let heatmap = Arc::new(heatmap(explained, &placement, &frame, model_sha256));
+                self.inferred = Some(heatmap.clone());
+                heatmap
+            }
         };
         let picture = Arc::new(upright);
         self.shared.health.counters.heatmaps.add(1);
-        self.shared
-            .outlets
-            .publish(&Published { picture: picture.clone(), heatmap: Arc::new(heatmap) });
+        self.shared.outlets.publish(&Published { picture: picture.clone(), heatmap });
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }
         Ok(())
     }
+}
+
+fn heatmap(
+    explained: Explanation,
+    placement: &Placement,
+    frame: &Frame,
+    model_sha256: Arc<str>,
+) -> Heatmap {
+    let (height, width, values) =
+        content(placement, explained.width, explained.classes.len(), explained.values);
+    Heatmap {
+        height,
+        width,
+        values,
+        classes: explained.classes,
+        covers: placement.covers,
+        picture: placement.picture,
+        views: explained.views,
+        sequence: frame.sequence,
+        captured_at: frame.captured_at,
+        captured_wall: frame.captured_wall,
+        spent_ms: explained.spent_ms,
+        budget_ms: explained.budget_ms,
+        model_sha256,
+    }
+}
+
+/// The heatmap of a frame that looks like the one inferred `age` ago.
+fn published_again(last: &Heatmap, frame: &Frame, age: Duration) -> Heatmap {
+    let mut heatmap = Heatmap {
+        sequence: frame.sequence,
+        captured_at: frame.captured_at,
+        captured_wall: frame.captured_wall,
+        spent_ms: 0.0,
+        ..last.clone()
+    };
+    for view in &mut heatmap.views {
+        view.spent_ms = 0.0;
+        view.age_ms += age.as_secs_f64() * 1e3;
+    }
+    heatmap
 }
 
 /// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.

@@ -23,7 +23,8 @@ fn errors_word_for_word() {
         // Unknown keys and tables.
         (
             "[tta]\nhfilp = true",
-            "{}:2: tta.hfilp: unknown key (did you mean hflip?), allowed scales, hflip, merge or budget",
+            "{}:2: tta.hfilp: unknown key (did you mean hflip?), allowed scales, hflip, merge, \
+             budget, rolling, gate or thermal",
         ),
         (
             "[log]\nbudget_ms = 3",
@@ -183,15 +184,49 @@ fn errors_word_for_word() {
         ),
         (
             "[tta.budget]\nbudget_ms = 100\n[tta]\nmerge = \"keras\"",
-            "{}:4: tta.merge: \"keras\" needs the complete set of views, which a budget may cut \
-             short, allowed \"mean\" with [tta.budget]",
+            "{}:4: tta.merge: \"keras\" needs the complete set of views, which tta.budget.budget_ms \
+             may cut short, allowed \"mean\" with it",
+        ),
+        (
+            "[tta]\nmerge = \"keras\"\nrolling.enabled = true",
+            "{}:2: tta.merge: \"keras\" needs the complete set of views, which tta.rolling.enabled \
+             may cut short, allowed \"mean\" with it",
+        ),
+        (
+            "[tta.thermal]\nsensor = \"hottest\"\n[tta]\nmerge = \"keras\"",
+            "{}:4: tta.merge: \"keras\" needs the complete set of views, which tta.thermal.sensor \
+             may cut short, allowed \"mean\" with it",
+        ),
+        (
+            "[heatmap]\nmethod = \"scorecam\"\n[tta.budget]\ngmacs_per_s = 1",
+            "{}:2: heatmap.method: \"scorecam\" runs the model many times for each view, which \
+             tta.budget.gmacs_per_s cannot limit, allowed any other with it",
+        ),
+        (
+            "[tta]\nscales = [0.5, 2]\n[tta.rolling]\nenabled = true",
+            "{}:4: tta.rolling.enabled: true although the view that every frame gets, scale 1, is \
+             not among tta.scales, allowed with 1.0 among them",
+        ),
+        (
+            "[tta]\nscales = [0.5, 1]\nhflip = false\n[tta.budget]\norder = [\"0.5\", \"0.5f\"]",
+            "{}:5: tta.budget.order: \"0.5f\" is no view here, allowed 0.5 or 1",
+        ),
+        (
+            "[tta.gate]\nunsure_entropy = 0.5",
+            "{}:2: tta.gate.unsure_entropy: changes nothing where every frame gets all of the \
+             budget, allowed with usual_percent below 100 or with sure_margin",
+        ),
+        (
+            "[tta.thermal]\ncool_celsius = 75",
+            "{}:2: tta.thermal.cool_celsius: 75 is not below tta.thermal.hot_celsius, allowed less \
+             than 75",
         ),
         // All at once, in the order of the lines; combinations too, except of bad keys.
         (
             "[tta]\nscales = []\nmerge = \"keras\"\nbudget = { budget_ms = 9 }\n[classes]\nleave = 2\nenter = 0.1\n[x]",
             "{}:2: tta.scales: 0 values, allowed 1 to 16 values, each a number from 0.25 to 4\n\
-             {}:3: tta.merge: \"keras\" needs the complete set of views, which a budget may cut \
-             short, allowed \"mean\" with [tta.budget]\n\
+             {}:3: tta.merge: \"keras\" needs the complete set of views, which tta.budget.budget_ms \
+             may cut short, allowed \"mean\" with it\n\
              {}:6: classes.leave: 2 is out of range, allowed a number from 0 to 1\n\
              {}:8: x: unknown key, allowed camera, geometry, model, classes, tta, heatmap, \
              overlay, sink or log",
@@ -298,7 +333,16 @@ fn complaints(path: &str, value: &str) -> String {
     match parse(&set(path, value), "f") {
         Ok(_) => String::new(),
         Err(errors) => {
-            let combination = ["missing although", "empty although", "the crop is", "is above"];
+            let combination = [
+                "missing although",
+                "empty although",
+                "true although",
+                "the crop is",
+                "is above",
+                "is not below",
+                "is no view",
+                "changes nothing",
+            ];
             let own = |text: &str| !combination.iter().any(|c| text.contains(c));
             let texts = errors.problems.iter().map(|p| p.text.as_str());
             texts.filter(|t| own(t)).collect::<Vec<_>>().join("; ")
@@ -383,7 +427,8 @@ fn shown_configurations_read_back() {
         "[camera.v4l2]\ncontrols = { gain = 3, focus_auto = 0 }\n[sink.files]\nevery_s = 0.1",
         "[model]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]\nsize = [96, 128]",
         "[classes]\nselect = \"list\"\nlist = [\"a \\\"b\\\"\", 3]\n[geometry]\ncrop = [1, 2, 3, 4]",
-        "[tta]\nscales = [0.3, 1]\nhflip = false\n[tta.budget]\nbudget_ms = 150\n[sink.socket]",
+        "[tta]\nscales = [0.3, 1]\nhflip = false\n[tta.budget]\nbudget_ms = 150\norder = [\"0.3\"]\n[sink.socket]",
+        "[tta.rolling]\nenabled = true\n[tta.gate]\nunchanged_levels = 2\n[tta.thermal]\nsensor = \"a\"",
         "[camera.pipe]\ncommand = [\"a'b\", \"c\\td\", \"\\u007f\"]",
     ];
     for text in texts {

@@ -226,6 +226,8 @@ impl ExplainArgs {
     /// As [`load`], and for options that do not go together.
     pub fn effective_config(&self) -> Result<Config, ConfigErrors> {
         let mut config = load_or_default(self.config.as_deref())?;
+        // Single pictures are no stream: each gets all its views.
+        config.tta = config.tta.unlimited();
         self.model.apply(&mut config);
         self.views.apply(&mut config);
         if let Some(labels) = &self.labels {

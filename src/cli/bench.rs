@@ -190,6 +190,7 @@ fn heatmap(frame: &mut Explainer, base: &Picture, picture: &Picture) -> anyhow::
         captured_at: Instant::now(),
         captured_wall: SystemTime::now(),
         spent_ms: explained.spent_ms,
+        budget_ms: explained.budget_ms,
         model_sha256: frame.model().sha256.clone(),
     })
 }

@@ -91,6 +91,7 @@ impl Session {
             captured_at: Instant::now(),
             captured_wall: SystemTime::now(),
             spent_ms: explained.spent_ms,
+            budget_ms: explained.budget_ms,
             model_sha256: self.model.sha256.clone(),
         };
         Ok((heatmap, explained.logits))

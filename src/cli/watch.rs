@@ -213,9 +213,10 @@ fn heatmap_line(heatmap: &HeatmapHeader) -> String {
         .collect();
     let time = printable(heatmap.captured.get(11..19).unwrap_or("?"));
     let spent_ms = heatmap.spent_ms.map_or("?".into(), |ms| format!("{ms:.0}"));
+    let budget = heatmap.budget_ms.map_or(String::new(), |ms| format!(" of {ms:.0}"));
     let views = heatmap.views.len();
     let plural = if views == 1 { "" } else { "s" };
-    format!("{time}  {classes}{views} view{plural}  {spent_ms} ms  #{}", heatmap.sequence)
+    format!("{time}  {classes}{views} view{plural}  {spent_ms}{budget} ms  #{}", heatmap.sequence)
 }
 
 /// The text without what would steer the terminal.
@@ -269,6 +270,7 @@ mod tests {
             classes: vec![class("tench\x1b[2J", Some(0.934)), class("church", None)],
             views: vec![view.clone(), view],
             spent_ms: Some(412.4),
+            budget_ms: Some(500.0),
             model_sha256: "00".into(),
         }
     }
@@ -311,7 +313,7 @@ mod tests {
             [
                 "salientd 0.1.0, model default (0123456789ab), 1 classes, camera away: starting",
                 "camera running",
-                "12:16:17  tench\u{fffd}[2J p=0.93  church p=?  2 views  412 ms  #42",
+                "12:16:17  tench\u{fffd}[2J p=0.93  church p=?  2 views  412 of 500 ms  #42",
             ]
         );
         assert_eq!(ended.unwrap(), "the daemon closed the connection");

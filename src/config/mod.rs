@@ -279,6 +279,9 @@ pub struct TtaConfig {
     pub hflip: bool,
     pub merge: Merge,
     pub budget: BudgetConfig,
+    pub rolling: RollingConfig,
+    pub gate: GateConfig,
+    pub thermal: ThermalConfig,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -298,7 +301,33 @@ impl Default for TtaConfig {
             hflip: true,
             merge: Merge::Mean,
             budget: BudgetConfig::default(),
+            rolling: RollingConfig::default(),
+            gate: GateConfig::default(),
+            thermal: ThermalConfig::default(),
         }
+    }
+}
+
+impl TtaConfig {
+    /// The same views without anything that holds them back: for pictures that are no stream.
+    pub fn unlimited(self) -> Self {
+        Self { scales: self.scales, hflip: self.hflip, merge: self.merge, ..Self::default() }
+    }
+
+    /// The key that lets a frame have fewer than all views, if one does.
+    pub fn limited_by(&self) -> Option<&'static str> {
+        let gate = &self.gate;
+        [
+            (self.budget.budget_ms.is_some(), "tta.budget.budget_ms"),
+            (self.budget.cpu_percent.is_some(), "tta.budget.cpu_percent"),
+            (self.budget.gmacs_per_s.is_some(), "tta.budget.gmacs_per_s"),
+            (self.rolling.enabled, "tta.rolling.enabled"),
+            (gate.usual_percent < 100.0, "tta.gate.usual_percent"),
+            (gate.sure_margin.is_some() && gate.sure_percent < 100.0, "tta.gate.sure_margin"),
+            (self.thermal.sensor.is_some(), "tta.thermal.sensor"),
+        ]
+        .into_iter()
+        .find_map(|(limits, key)| limits.then_some(key))
     }
 }
 
@@ -308,6 +337,98 @@ impl Default for TtaConfig {
 pub struct BudgetConfig {
     /// Wall time from decoded frame to merged map.
     pub budget_ms: Option<u64>,
+    /// Share of the processor; 100 is one core.
+    pub cpu_percent: Option<f64>,
+    /// Billions of multiply-accumulates per second of wall time.
+    pub gmacs_per_s: Option<f64>,
+    /// Views as `tta::View` prints them (`0.5f`), best value per cost first.
+    pub order: Vec<String>,
+}
+
+/// `[tta.rolling]`: on a still scene, views kept from earlier frames.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RollingConfig {
+    pub enabled: bool,
+    /// What further views may cost per frame on average, in identity views.
+    pub share: f64,
+    /// A kept view older than this counts for nothing.
+    pub max_age_s: f64,
+    /// Luma levels (of 255) of change that end a region of a kept view.
+    pub change_levels: f32,
+    /// When more than this share of the picture changed, it is another scene.
+    pub cut_percent: f32,
+}
+
+impl Default for RollingConfig {
+    fn default() -> Self {
+        Self { enabled: false, share: 0.5, max_age_s: 30.0, change_levels: 6.0, cut_percent: 40.0 }
+    }
+}
+
+/// `[tta.gate]`: less for frames that have not changed and for sure decisions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GateConfig {
+    /// A frame nowhere further than this from the last one inferred is not inferred again.
+    pub unchanged_levels: Option<f32>,
+    /// No heatmap is published again for longer than this.
+    pub max_age_s: f64,
+    /// Share of the budget of a decision that is neither sure nor unsure.
+    pub usual_percent: f64,
+    /// Best less second probability from which on a decision is sure.
+    pub sure_margin: Option<f32>,
+    /// After so many sure frames in a row with the same best class …
+    pub sure_frames: u32,
+    /// … a frame gets this share of the budget.
+    pub sure_percent: f64,
+    /// Entropy, of a uniform guess's, from which on a decision gets all of the budget.
+    pub unsure_entropy: Option<f32>,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        Self {
+            unchanged_levels: None,
+            max_age_s: 1.0,
+            usual_percent: 100.0,
+            sure_margin: None,
+            sure_frames: 5,
+            sure_percent: 50.0,
+            unsure_entropy: None,
+        }
+    }
+}
+
+/// `[tta.thermal]`: a hot board does less.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ThermalConfig {
+    /// Type of a thermal zone, name of a hwmon chip, or `hottest`; absent: off.
+    pub sensor: Option<String>,
+    /// From here on the budget shrinks …
+    pub hot_celsius: f64,
+    /// … and from here down it grows back.
+    pub cool_celsius: f64,
+    /// What a step takes, of the whole budget.
+    pub step_percent: f64,
+    /// The least that is left.
+    pub floor_percent: f64,
+    /// Time between two steps.
+    pub hold_s: f64,
+}
+
+impl Default for ThermalConfig {
+    fn default() -> Self {
+        Self {
+            sensor: None,
+            hot_celsius: 75.0,
+            cool_celsius: 68.0,
+            step_percent: 12.5,
+            floor_percent: 25.0,
+            hold_s: 5.0,
+        }
+    }
 }
 
 /// `[heatmap]`.

@@ -1,6 +1,7 @@
 //! What no single key can be blamed for: combinations that cannot work.
 
-use super::{CameraSource, ClassSelect, Config, Merge};
+use super::schema::any_of;
+use super::{CameraSource, ClassSelect, Config, Merge, Method};
 
 /// A combination of keys that has to hold.
 pub(super) struct Rule {
@@ -61,12 +62,64 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
-        keys: &["tta.merge", "tta.budget.budget_ms"],
+        keys: &["tta.merge"],
         broken: |c| {
-            (c.tta.merge == Merge::Keras && c.tta.budget.budget_ms.is_some()).then(|| {
-                "\"keras\" needs the complete set of views, which a budget may cut short, \
-                 allowed \"mean\" with [tta.budget]"
+            let key = c.tta.limited_by().filter(|_| c.tta.merge == Merge::Keras)?;
+            Some(format!(
+                "\"keras\" needs the complete set of views, which {key} may cut short, allowed \
+                 \"mean\" with it"
+            ))
+        },
+    },
+    Rule {
+        keys: &["heatmap.method"],
+        broken: |c| {
+            let key = c.tta.limited_by().filter(|_| c.heatmap.method == Method::ScoreCam)?;
+            Some(format!(
+                "\"scorecam\" runs the model many times for each view, which {key} cannot limit, \
+                 allowed any other with it"
+            ))
+        },
+    },
+    Rule {
+        keys: &["tta.rolling.enabled", "tta.scales"],
+        broken: |c| {
+            (c.tta.rolling.enabled && !c.tta.scales.contains(&1.0)).then(|| {
+                "true although the view that every frame gets, scale 1, is not among tta.scales, \
+                 allowed with 1.0 among them"
                     .into()
+            })
+        },
+    },
+    Rule {
+        keys: &["tta.budget.order", "tta.scales", "tta.hflip"],
+        broken: |c| {
+            let flips: &[&str] = if c.tta.hflip { &["", "f"] } else { &[""] };
+            let scales = c.tta.scales.iter();
+            let views: Vec<_> =
+                scales.flat_map(|s| flips.iter().map(move |f| format!("{s}{f}"))).collect();
+            let stranger = c.tta.budget.order.iter().find(|view| !views.contains(view))?;
+            Some(format!("{stranger:?} is no view here, allowed {}", any_of(&views)))
+        },
+    },
+    Rule {
+        keys: &["tta.gate.unsure_entropy", "tta.gate.usual_percent", "tta.gate.sure_margin"],
+        broken: |c| {
+            let gate = &c.tta.gate;
+            let spared = gate.usual_percent < 100.0 || gate.sure_margin.is_some();
+            (gate.unsure_entropy.is_some() && !spared).then(|| {
+                "changes nothing where every frame gets all of the budget, allowed with \
+                 usual_percent below 100 or with sure_margin"
+                    .into()
+            })
+        },
+    },
+    Rule {
+        keys: &["tta.thermal.cool_celsius", "tta.thermal.hot_celsius"],
+        broken: |c| {
+            let (hot, cool) = (c.tta.thermal.hot_celsius, c.tta.thermal.cool_celsius);
+            (cool >= hot).then(|| {
+                format!("{cool} is not below tta.thermal.hot_celsius, allowed less than {hot}")
             })
         },
     },

@@ -310,14 +310,140 @@ pub static SCHEMA: &[Table] = &[
     ),
     table(
         "tta.budget",
-        "What a frame may cost. With nothing set here every frame gets all its views.",
-        &[unset(
-            "budget_ms",
-            Integer { min: 1, max: 600_000 },
-            "150",
-            "Wall time from decoded frame to merged map, in ms. The view at scale 1 always \
-             finishes.",
-        )],
+        "What a frame may cost. With nothing set here every frame gets all its views; see \
+         docs/tta.md.",
+        &[
+            unset(
+                "budget_ms",
+                Integer { min: 1, max: 600_000 },
+                "150",
+                "Wall time from decoded frame to merged map, in ms. The view at scale 1 always \
+                 finishes.",
+            ),
+            unset(
+                "cpu_percent",
+                Number { min: 1.0, max: 25_600.0 },
+                "100",
+                "Share of the processor that inference may take over time; 100 is one core.",
+            ),
+            unset(
+                "gmacs_per_s",
+                Number { min: 0.001, max: 1_000_000.0 },
+                "20",
+                "Billions of multiply-accumulates per second of wall time.",
+            ),
+            key(
+                "order",
+                List { of: &Text { max_bytes: 16 }, min: 0, max: 32, distinct: true },
+                "Views by value per cost, such as [\"0.5f\", \"1.5\"] (f: mirrored). Those not \
+                 named come after, in the measured order.",
+            ),
+        ],
+    ),
+    table(
+        "tta.rolling",
+        "On a still scene the further views are spread over the frames that follow, and their \
+         maps are kept until time or change makes them worthless.",
+        &[
+            key("enabled", Boolean, "Needs scale 1 among the scales."),
+            key(
+                "share",
+                Number { min: 0.05, max: 16.0 },
+                "What further views may cost per frame on average, in views of scale 1.",
+            ),
+            key(
+                "max_age_s",
+                Number { min: 0.1, max: 3600.0 },
+                "A kept view older than this counts for nothing.",
+            ),
+            key(
+                "change_levels",
+                Number { min: 1.0, max: 100.0 },
+                "A region that changed by so many levels of brightness (of 255) keeps nothing.",
+            ),
+            key(
+                "cut_percent",
+                Number { min: 1.0, max: 100.0 },
+                "When more than this share of the picture changed, it is another scene: all kept \
+                 views are dropped.",
+            ),
+        ],
+    ),
+    table(
+        "tta.gate",
+        "Frames that have not changed are not inferred again, and sure decisions cost less. Off \
+         unless set.",
+        &[
+            unset(
+                "unchanged_levels",
+                Number { min: 0.5, max: 50.0 },
+                "2",
+                "A frame that is nowhere so many levels of brightness (of 255) from the last one \
+                 inferred gets that one's heatmap again. 2 is above the noise of most cameras.",
+            ),
+            key(
+                "max_age_s",
+                Number { min: 0.0, max: 3600.0 },
+                "No heatmap is published again for longer than this.",
+            ),
+            key(
+                "usual_percent",
+                Number { min: 1.0, max: 100.0 },
+                "Share of the budget of a frame whose decision is neither sure nor unsure.",
+            ),
+            unset(
+                "sure_margin",
+                SHARE,
+                "0.5",
+                "A decision is sure when the best probability less the second is at least this ...",
+            ),
+            key(
+                "sure_frames",
+                Integer { min: 1, max: 1000 },
+                "... for so many frames in a row with the same best class.",
+            ),
+            key("sure_percent", Number { min: 0.0, max: 100.0 }, "Share of the budget when sure."),
+            unset(
+                "unsure_entropy",
+                SHARE,
+                "0.5",
+                "A decision is unsure, and gets all of the budget, when the probabilities' entropy \
+                 is at least this share of a uniform guess's.",
+            ),
+        ],
+    ),
+    table(
+        "tta.thermal",
+        "A hot board does less: the budget, or else the number of views, shrinks step by step \
+         and grows back.",
+        &[
+            unset(
+                "sensor",
+                Text { max_bytes: 64 },
+                "\"hottest\"",
+                "Type of a thermal zone such as cpu-thermal (salientd doctor lists them), name of a \
+                 hwmon chip such as coretemp, or hottest for all of them. Without it heat does \
+                 not matter.",
+            ),
+            key(
+                "hot_celsius",
+                Number { min: 30.0, max: 120.0 },
+                "From here on, or when the kernel caps the processor's frequency, the budget \
+                 shrinks ...",
+            ),
+            key(
+                "cool_celsius",
+                Number { min: 20.0, max: 119.0 },
+                "... and from here down it grows back; in between it stays. Below hot_celsius.",
+            ),
+            key(
+                "step_percent",
+                Number { min: 1.0, max: 100.0 },
+                "What a step takes, of the whole budget.",
+            ),
+            key("floor_percent", Number { min: 0.0, max: 100.0 }, "The least that is left of it."),
+            key("hold_s", Number { min: 0.1, max: 600.0 }, "Time between two steps."),
+        ],
     ),
     table(
         "heatmap",

@@ -99,6 +99,7 @@ fn lines(heatmap: &Heatmap) -> Vec<Line> {
     let kept = heatmap.views.iter().filter(|view| view.age_ms > 0.0).count();
     let plural = if views == 1 { "" } else { "s" };
     let kept = if kept > 0 { format!(" ({kept} kept)") } else { String::new() };
-    let cost = format!("{views} view{plural}{kept} · {:.0} ms", heatmap.spent_ms);
+    let budget = heatmap.budget_ms.map_or(String::new(), |ms| format!(" of {ms:.0}"));
+    let cost = format!("{views} view{plural}{kept} · {:.0}{budget} ms", heatmap.spent_ms);
     class_lines.chain([cost, wall::short(heatmap.captured_wall)].map(whole)).collect()
 }

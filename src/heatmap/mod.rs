@@ -31,12 +31,16 @@ pub struct Heatmap {
     pub picture: [u32; 2],
     /// The views that were merged, with what each cost.
     pub views: Vec<ViewReport>,
-    /// Sequence number of the frame.
+    /// Sequence number of the frame that this is published for. Where a frame did not
+    /// differ from one inferred before, that one's map goes with it: the ages of the views
+    /// say so, and nothing was spent.
     pub sequence: u64,
     pub captured_at: Instant,
     pub captured_wall: SystemTime,
     /// From decoded frame to merged map, in ms.
     pub spent_ms: f64,
+    /// What `spent_ms` was to stay within; absent: no limit.
+    pub budget_ms: Option<f64>,
     /// SHA-256 of the model file, hexadecimal.
     pub model_sha256: std::sync::Arc<str>,
 }

@@ -105,6 +105,9 @@ pub struct HeatmapHeader {
     pub views: Vec<ViewEntry>,
     /// From decoded frame to merged map.
     pub spent_ms: Option<f64>,
+    /// What `spent_ms` was to stay within; absent in the message: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ms: Option<f64>,
     pub model_sha256: String,
 }
 
@@ -159,6 +162,7 @@ impl From<&Heatmap> for HeatmapHeader {
                 })
                 .collect(),
             spent_ms: Some(heatmap.spent_ms).filter(|x| x.is_finite()),
+            budget_ms: heatmap.budget_ms.filter(|x| x.is_finite()),
             model_sha256: heatmap.model_sha256.to_string(),
         }
     }
@@ -321,6 +325,7 @@ mod tests {
                 age_ms: Some(0.0),
             }],
             spent_ms: Some(412.5),
+            budget_ms: Some(500.0),
             model_sha256: "00ff".into(),
         }
     }

@@ -183,6 +183,15 @@ impl Budget {
         self.settings.per_frame.filter(|&budget| least > budget).map(|_| least)
     }
 
+    /// Forgets all measured times, such as those of views that ran for the first time and
+    /// had to read their weights from memory or disk.
+    pub fn forget_times(&mut self) {
+        self.tail = Predictor::default();
+        for candidate in &mut self.candidates {
+            candidate.times = Predictor::default();
+        }
+    }
+
     fn find(&self, view: View) -> Option<usize> {
         self.candidates.iter().position(|candidate| candidate.view == view)
     }

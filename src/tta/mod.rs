@@ -6,6 +6,7 @@ pub mod gate;
 pub mod luma;
 pub mod merge;
 pub mod rolling;
+mod settings;
 pub mod thermal;
 pub mod view;
 
