@@ -75,6 +75,21 @@ impl Outlets {
         }
     }
 
+    /// As [`Outlets::publish`], but waits until every sink has taken what it had, for as
+    /// long as `patient` says so.
+    fn publish_in_turn(&self, item: &Published, mut patient: impl FnMut() -> bool) {
+        for outlet in &self.0 {
+            let mut mail = Mail { item: Some(item.clone()), camera: None };
+            while let Err(back) = outlet.slot.put_when_empty(mail, LOOK_AROUND) {
+                if !patient() {
+                    outlet.counters.dropped.add(1);
+                    break;
+                }
+                mail = back;
+            }
+        }
+    }
+
     fn camera(&self, state: &CameraState) {
         for outlet in &self.0 {
             outlet.slot.put(|old| Mail { camera: Some(state.clone()), ..old.unwrap_or_default() });
@@ -177,6 +192,7 @@ impl Pipeline {
             last: None,
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
+            waits: waits(&config.camera),
         };
         let beat = shared.health.stages.register("infer", patience, Instant::now());
         let camera = config.camera.clone();
@@ -327,8 +343,7 @@ fn stream(
     backoff: &mut Backoff,
 ) -> Option<CameraError> {
     let timeout = Duration::from_millis(config.timeout_ms);
-    // Pictures from files do not come again: the camera waits for the worker instead.
-    let waits = config.source == CameraSource::Files;
+    let waits = waits(config);
     let totals = Totals::of(&shared.health.counters);
     let mut last = Instant::now();
     while !shared.stopping() {
@@ -355,6 +370,12 @@ fn stream(
         }
     }
     None
+}
+
+/// Whether each stage waits for the next one: pictures from files do not come again, so
+/// none is skipped and none goes without its files.
+fn waits(config: &CameraConfig) -> bool {
+    config.source == CameraSource::Files
 }
 
 fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
@@ -411,6 +432,8 @@ struct Worker {
     /// Inferred last: what a frame gets that has not changed.
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
+    /// See [`waits`].
+    waits: bool,
 }
 
 /// Why a frame became no heatmap.
@@ -430,7 +453,7 @@ impl Worker {
         loop {
             beat.beat(Instant::now());
             match self.shared.frames.take(LOOK_AROUND) {
-                Taken::Item(frame) => match self.process(frame) {
+                Taken::Item(frame) => match self.process(frame, &beat) {
                     Ok(()) => told.clear(),
                     Err(FrameError::Explain(ExplainError::Model(ModelError::Cancelled))) => {}
                     Err(error) => {
@@ -457,7 +480,7 @@ impl Worker {
         beat.retire();
     }
 
-    fn process(&mut self, frame: Frame) -> Result<(), FrameError> {
+    fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
         let picture = self.decoder.decode(&frame)?;
         let upright = self.geometry.upright(picture);
         let (placement, base) = self.geometry.fit(&upright, self.explainer.size())?;
@@ -483,6 +506,16 @@ impl Worker {
         let picture = Arc::new(upright);
         self.shared.health.counters.heatmaps.add(1);
         self.shared.outlets.publish(&Published { picture: picture.clone(), heatmap });
+        let item = Published { picture: picture.clone(), heatmap: Arc::new(heatmap) };
+        if self.waits {
+            self.shared.outlets.publish_in_turn(&item, || {
+                beat.beat(Instant::now());
+                !self.shared.stopping()
+            });
+        } else {
+            self.shared.outlets.publish(&item);
+        }
+        drop(item);
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }

@@ -35,6 +35,9 @@ pub enum ModelError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {bytes} bytes, the limit is {MOST_BYTES}", path = path.display())]
     TooLarge { path: PathBuf, bytes: u64 },
+    /// Any of the others, with the file that it was met in.
+    #[error("{path}: {why}", path = path.display())]
+    File { path: PathBuf, why: Box<ModelError> },
     #[error("not a usable ONNX file: {0}")]
     Bad(String),
     #[error(
@@ -132,6 +135,7 @@ impl Model {
         }
         let data = std::fs::read(path).map_err(read)?;
         Self::from_bytes(&path.display().to_string(), data, config)
+            .map_err(|why| ModelError::File { path: path.to_path_buf(), why: why.into() })
     }
 
     /// Loads an ONNX file that is in memory already.

@@ -1,6 +1,10 @@
-//! Reads the parity test set, `tests/parity`, whose recipe is `make.py` there.
+//! Reads parity test sets: `tests/parity`, whose recipe is `make.py` there, and folders
+//! laid out like it.
+#![allow(dead_code)] // each test program uses its part
 
-use std::path::PathBuf;
+pub mod process;
+
+use std::path::{Path, PathBuf};
 
 /// An array of f32 in C order.
 pub struct Npy {
@@ -8,13 +12,22 @@ pub struct Npy {
     pub values: Vec<f32>,
 }
 
-pub fn parity(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// NPY version 1.0, little-endian f32, C order: what the recipe writes.
+pub fn parity(name: &str) -> PathBuf {
+    repository("tests/parity").join(name)
+}
+
 pub fn npy(name: &str) -> Npy {
-    let bytes = std::fs::read(parity(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    read_npy(&parity(name))
+}
+
+/// NPY version 1.0, little-endian f32, C order: what the recipes write.
+pub fn read_npy(path: &Path) -> Npy {
+    let name = path.display();
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "{name}");
     let data = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = std::str::from_utf8(&bytes[10..data]).expect("ASCII header");
@@ -26,7 +39,13 @@ pub fn npy(name: &str) -> Npy {
 }
 
 pub fn json(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(parity(name)).expect(name)).expect(name)
+    read_json(&parity(name))
+}
+
+pub fn read_json(path: &Path) -> serde_json::Value {
+    let name = path.display();
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{name}: {e}"));
+    serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// The largest difference in units of the expected values' range.
