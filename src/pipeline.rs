@@ -505,8 +505,7 @@ impl Worker {
         };
         let picture = Arc::new(upright);
         self.shared.health.counters.heatmaps.add(1);
-        self.shared.outlets.publish(&Published { picture: picture.clone(), heatmap });
-        let item = Published { picture: picture.clone(), heatmap: Arc::new(heatmap) };
+        let item = Published { picture: picture.clone(), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
                 beat.beat(Instant::now());
