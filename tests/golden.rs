@@ -138,7 +138,7 @@ fn features_and_methods_are_matched_over_tract() {
         let (size, units) = (size_of(image), units_of(image));
         let plan = model.plan(size).unwrap();
         let input = input_of(&model, &parity(image["image"].as_str().unwrap()), size);
-        let pass = model.run(&plan, &input).unwrap();
+        let pass = common::pass(&model, &plan, &input).unwrap();
 
         let expected = npy(&format!("{i}_features.npy"));
         assert_eq!(expected.shape, [pass.height, pass.width, pass.channels]);
@@ -173,7 +173,7 @@ fn features_and_methods_are_matched_over_tract() {
                 };
                 *m = x * mask[pixel];
             }
-            Ok::<_, MethodError>(model.run(&plan, &masked).unwrap().logits)
+            Ok::<_, MethodError>(common::pass(&model, &plan, &masked).unwrap().logits)
         };
         let channels = pass.channels;
         score_maps(&features_of(&pass), &head, &units, size, channels, infer, &mut maps).unwrap();
@@ -237,7 +237,8 @@ fn the_golden_set_is_matched_where_it_is_there() {
         let picture = folder.join(image);
         check_case(&model, &picture, (size, &units), case, &expected, &mut worst);
 
-        let pass = model.run(&model.plan(size).unwrap(), &input_of(&model, &picture, size));
+        let pass =
+            common::pass(&model, &model.plan(size).unwrap(), &input_of(&model, &picture, size));
         let pass = pass.unwrap();
         let head = HeadView { weights: &model.head.weights, bias: &model.head.bias };
         class_maps(Method::Cam, &features_of(&pass), &head, &units, &mut maps).unwrap();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Npy, off, read_json, read_npy, repository};
+use common::{Npy, off, pass, read_json, read_npy, repository};
 use salientd::config::{ColourOrder, ModelConfig};
 use salientd::int8::{Isa, graph::Layout};
 use salientd::model::{Model, Pass};
@@ -27,7 +27,7 @@ fn run(model: &Model, [h, w]: [usize; 2]) -> Pass {
         Layout::Nhwc => (0..h * w * 3).map(|i| at(i / 3 / w, i / 3 % w, i % 3)).collect(),
         Layout::Nchw => (0..h * w * 3).map(|i| at(i % (h * w) / w, i % w, i / (h * w))).collect(),
     };
-    model.run(&model.plan([h, w]).unwrap(), &input).unwrap()
+    pass(model, &model.plan([h, w]).unwrap(), &input).unwrap()
 }
 
 fn check_shape(name: &str, pass: &Pass, expected: &Npy) {

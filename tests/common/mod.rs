@@ -57,3 +57,16 @@ pub fn off(got: &[f32], expected: &[f32]) -> f32 {
     assert!(got.iter().all(|x| x.is_finite()) && hi > lo);
     worst / (hi - lo)
 }
+
+/// One pass over an input that is at hand.
+#[allow(dead_code)]
+pub fn pass(
+    model: &salientd::model::Model,
+    plan: &salientd::model::Plan,
+    input: &[f32],
+) -> Result<salientd::model::Pass, salientd::model::ModelError> {
+    model.run(plan, |x| {
+        x.copy_from_slice(input);
+        Ok(())
+    })
+}
