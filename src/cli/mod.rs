@@ -23,6 +23,7 @@ use std::process::ExitCode;
 /// The program: reads the command line, runs the command, turns its result into an exit
 /// code (see [`exit`]). Errors go to standard error as they are, one line each.
 pub fn main() -> ExitCode {
+    crate::health::memory::return_freed_blocks();
     match dispatch(&Cli::parse().command) {
         Ok(()) => exit::SUCCESS.into(),
         // Whoever read our output has seen enough, as in `salientd man | head`.

@@ -1,5 +1,19 @@
 //! This process's resident memory, as the kernel accounts it (proc_pid_status(5)).
 
+/// Has the C library give large freed blocks back to the system at once.
+///
+/// By default glibc raises the size from which it maps blocks separately with each one
+/// that is freed (mallopt(3), M_MMAP_THRESHOLD): after the model file's buffer, all that
+/// loading leaves behind would stay resident for good. Call once, before anything else.
+#[allow(unsafe_code)]
+pub fn return_freed_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two integers, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// Most bytes that were ever resident: VmHWM.
 pub fn peak_rss_bytes() -> Option<u64> {
     field("VmHWM:")

@@ -376,68 +376,85 @@ fn conv(
     }
     let pads = window.pads(x.size);
     let columns = interior(window, pads[1], x.size[1], width);
-    for (row, out) in rows.data.chunks_mut(width * channels).enumerate() {
+    let mut strip = Strip { x, window, groups, first, width, channels, tile };
+    let [w] = groups else { return strip.gathered(0..rows.count() * width, rows.data) };
+    if window.dilation[1] != 1 || columns.len() < DIRECT_FROM {
+        return strip.gathered(0..rows.count() * width, rows.data);
+    }
+    for row in 0..rows.count() {
         let top = (first + row) * window.stride[0];
-        let inside = top >= pads[0] && top - pads[0] + window.reach(0) <= x.size[0];
-        let direct = match groups {
-            [_] if inside && window.dilation[1] == 1 => columns.clone(),
-            _ => 0..0,
-        };
-        if let ([w], false) = (groups, direct.is_empty()) {
-            // Each kernel row is one run of the input, read in place.
-            let line = x.size[1] * x.channels;
-            let left = direct.start * window.stride[1] - pads[1];
-            let from = &x.data[(top - pads[0]) * line + left * x.channels..];
-            let run_stride = window.dilation[0] * line;
-            let left = gemm::Rows { rows: from, row_stride, run_stride, count: direct.len() };
-            gemm(w, left, &mut out[direct.start * channels..], channels);
+        let at = row * width;
+        if top < pads[0] || top - pads[0] + window.reach(0) > x.size[0] {
+            strip.gathered(at..at + width, rows.data);
+            continue;
         }
-        for gap in [0..direct.start, direct.end..width] {
-            gathered(x, window, groups, first + row, gap, out, channels, tile);
-        }
+        // Each kernel row is one run of the input, read in place.
+        let line = x.size[1] * x.channels;
+        let left = columns.start * window.stride[1] - pads[1];
+        let from = &x.data[(top - pads[0]) * line + left * x.channels..];
+        let run_stride = window.dilation[0] * line;
+        let left = gemm::Rows { rows: from, row_stride, run_stride, count: columns.len() };
+        gemm(w, left, &mut rows.data[(at + columns.start) * channels..], channels);
+        strip.gathered(at..at + columns.start, rows.data);
+        strip.gathered(at + columns.end..at + width, rows.data);
     }
 }
 
-/// Columns of an output row whose windows are gathered first: at the borders, with
-/// dilation, and for grouped convolutions.
-#[allow(clippy::too_many_arguments)]
-fn gathered(
-    x: Source,
-    window: &Window,
-    groups: &[PackedGemm],
-    row: usize,
-    columns: std::ops::Range<usize>,
-    out: &mut [Act],
+/// Output rows shorter than this are gathered, many to a product: two tiles of the widest
+/// kernel.
+const DIRECT_FROM: usize = 28;
+
+/// Rows of a convolution's output on their way.
+struct Strip<'a> {
+    x: Source<'a>,
+    window: &'a Window,
+    groups: &'a [PackedGemm],
+    /// Index of the strip's first row.
+    first: usize,
+    width: usize,
     channels: usize,
-    tile: &mut Vec<Act>,
-) {
-    if columns.is_empty() {
-        return;
-    }
-    let pads = window.pads(x.size);
-    let k = window.taps() * x.channels;
-    let pixels = columns.len();
-    tile.resize(tile.len().max((pixels + 1) * k + SLACK), 0);
-    for (p, column) in columns.clone().enumerate() {
-        gather(x, window, pads, row, column, &mut tile[p * k..][..k]);
-    }
-    let out = &mut out[columns.start * channels..];
-    // A kernel row of one group of channels; of all groups they alternate tap by tap.
-    let each = x.channels / groups.len();
-    if groups.len() == 1 {
-        let run_stride = window.kernel[1] * x.channels;
-        let left = gemm::Rows { rows: tile, row_stride: k, run_stride, count: pixels };
-        return gemm(&groups[0], left, out, channels);
-    }
-    let mut own = vec![0; pixels * k / groups.len() + SLACK];
-    for (g, w) in groups.iter().enumerate() {
-        let taps = tile[..pixels * k].chunks_exact(x.channels);
-        for (to, tap) in own.chunks_exact_mut(each).zip(taps) {
-            to.copy_from_slice(&tap[g * each..][..each]);
+    tile: &'a mut Vec<Act>,
+}
+
+impl Strip<'_> {
+    /// Computes `pixels` of the strip, counted row by row, from gathered windows: at the
+    /// borders, with dilation, for narrow maps and for grouped convolutions.
+    fn gathered(&mut self, pixels: std::ops::Range<usize>, out: &mut [Act]) {
+        let k = self.window.taps() * self.x.channels;
+        let most = (TILE_BYTES / k).max(1);
+        let mut start = pixels.start;
+        while start < pixels.end {
+            let count = most.min(pixels.end - start);
+            self.product(start, count, k, &mut out[start * self.channels..]);
+            start += count;
         }
-        let (row_stride, run_stride) = (k / groups.len(), window.kernel[1] * each);
-        let left = gemm::Rows { rows: &own, row_stride, run_stride, count: pixels };
-        gemm(w, left, &mut out[g * w.n..], channels);
+    }
+
+    fn product(&mut self, start: usize, count: usize, k: usize, out: &mut [Act]) {
+        let Self { x, window, groups, channels, .. } = *self;
+        let pads = window.pads(x.size);
+        self.tile.resize(self.tile.len().max(count * k + SLACK), 0);
+        for p in 0..count {
+            let (row, column) = ((start + p) / self.width, (start + p) % self.width);
+            gather(x, window, pads, self.first + row, column, &mut self.tile[p * k..][..k]);
+        }
+        fn rows<'r>(window: &Window, each: usize, count: usize, rows: &'r [Act]) -> gemm::Rows<'r> {
+            let row_stride = window.taps() * each;
+            gemm::Rows { rows, row_stride, run_stride: window.kernel[1] * each, count }
+        }
+        if let [w] = groups {
+            return gemm(w, rows(window, x.channels, count, self.tile), out, channels);
+        }
+        // Of all groups a window's channels alternate tap by tap; each gets its own.
+        let each = x.channels / groups.len();
+        let mut own = vec![0; count * window.taps() * each + SLACK];
+        for (g, w) in groups.iter().enumerate() {
+            let taps = self.tile[..count * k].chunks_exact(x.channels);
+            for (to, tap) in own.chunks_exact_mut(each).zip(taps) {
+                to.copy_from_slice(&tap[g * each..][..each]);
+            }
+            gemm(w, rows(window, each, count, &own), &mut out[g * w.n..], channels);
+        }
     }
 }
 
