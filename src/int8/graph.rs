@@ -7,12 +7,11 @@ use super::{Act, Clamp, Isa, Quant};
 /// Index into [`Region::tensors`].
 pub type TensorId = usize;
 
-/// What is known of a tensor `[h, w, channels]` before the input size is.
+/// What is known of a tensor before the input's shape is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
     /// The ONNX tensor that it stands for.
     pub name: String,
-    pub channels: usize,
     pub quant: Quant,
 }
 
@@ -181,6 +180,28 @@ impl Op {
             | Op::MaxPool { out, .. }
             | Op::Pad { out, .. } => Some(out),
             Op::Dequantize { .. } => None,
+        }
+    }
+
+    /// Channels that the operator needs of what it reads; None: any number.
+    pub fn channels_in(&self) -> Option<usize> {
+        match self {
+            Op::Conv { window, groups, .. } => {
+                Some(groups.iter().map(|g| g.run / window.kernel[1]).sum())
+            }
+            Op::Depthwise { weights, .. } | Op::Separable { depthwise: weights, .. } => {
+                Some(weights.channels)
+            }
+            _ => None,
+        }
+    }
+
+    /// Channels of what it writes, where they are not those of what it reads.
+    pub fn channels_out(&self) -> Option<usize> {
+        match self {
+            Op::Conv { groups, .. } => Some(groups.iter().map(|g| g.n).sum()),
+            Op::Separable { pointwise, .. } => Some(pointwise.n),
+            _ => None,
         }
     }
 

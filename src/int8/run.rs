@@ -137,17 +137,17 @@ impl Step<'_> {
             }
             Op::Dequantize { x, output } => {
                 let info = &self.region.tensors[*x];
-                let range = self.plan.range(self.region, *x);
-                let [h, w] = self.plan.sizes[*x];
-                let data = &self.arena[range][..h * w * info.channels];
+                let range = self.plan.range(*x);
+                let [h, w, c] = self.plan.sizes[*x];
+                let data = &self.arena[range][..h * w * c];
                 let out = &mut *outputs[*output];
                 assert_eq!(out.len(), data.len());
                 match self.region.outputs[*output].0 {
                     Layout::Nhwc => elementwise::dequantize(isa, data, info.quant, out),
                     Layout::Nchw => {
                         for (i, o) in out.iter_mut().enumerate() {
-                            let (c, p) = (i / (h * w), i % (h * w));
-                            *o = info.quant.dequantize(data[p * info.channels + c]);
+                            let (channel, p) = (i / (h * w), i % (h * w));
+                            *o = info.quant.dequantize(data[p * c + channel]);
                         }
                     }
                 }
@@ -161,21 +161,19 @@ impl Step<'_> {
         reads: [TensorId; N],
         out: TensorId,
     ) -> ([Source<'_>; N], Dest<'_>, &mut [Vec<Act>]) {
-        let source = |t: TensorId, data| Source {
-            data,
-            size: self.plan.sizes[t],
-            channels: self.region.tensors[t].channels,
-            zero: self.region.tensors[t].quant.zero(),
+        let source = |t: TensorId, data| {
+            let [height, width, channels] = self.plan.sizes[t];
+            let zero = self.region.tensors[t].quant.zero();
+            Source { data, size: [height, width], channels, zero }
         };
-        let out_range = self.plan.range(self.region, out);
-        let [height, width] = self.plan.sizes[out];
-        let channels = self.region.tensors[out].channels;
+        let out_range = self.plan.range(out);
+        let [height, width, channels] = self.plan.sizes[out];
         // The plan keeps tensors that are alive together apart, so the output cuts the
         // arena into what lies before and after it.
         let (before, rest) = self.arena.split_at_mut(out_range.start);
         let (dest, after) = rest.split_at_mut(out_range.len());
         let reads = reads.map(|t| {
-            let range = self.plan.range(self.region, t);
+            let range = self.plan.range(t);
             if range.end <= out_range.start {
                 source(t, &before[range])
             } else {

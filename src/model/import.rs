@@ -611,16 +611,15 @@ impl<'q> RegionBuilder<'q> {
         }
     }
 
-    fn tensor(&mut self, name: &str, channels: usize) -> usize {
+    fn tensor(&mut self, name: &str) -> usize {
         let quant = self.quants[name];
-        self.tensors.push(TensorInfo { name: name.to_string(), channels, quant });
+        self.tensors.push(TensorInfo { name: name.to_string(), quant });
         self.ids.insert(name.to_string(), self.tensors.len() - 1);
         self.tensors.len() - 1
     }
 
     fn quantize(&mut self, tensor: &str, from: String) {
-        // The number of channels is set by the first operator that reads it.
-        let out = self.tensor(tensor, 0);
+        let out = self.tensor(tensor);
         self.ops.push(Op::Quantize { input: self.inputs.len(), out });
         self.inputs.push(from);
     }
@@ -639,23 +638,7 @@ impl<'q> RegionBuilder<'q> {
         let x = reads[0];
         let out_quant = self.quants[&found.output];
         let clamp = clamp(out_quant, found.bounds);
-        let channels = match &found.kind {
-            Kind::Conv { weights, .. } => weights.shape[0],
-            _ => self.tensors[x].channels,
-        };
-        if let Kind::Conv { weights, group, .. } = &found.kind {
-            let expected = weights.shape[1] * group;
-            match self.tensors[x].channels {
-                0 => self.tensors[x].channels = expected,
-                c if c == expected => {}
-                c => return Err(format!("it expects {expected} channels and gets {c}")),
-            }
-        } else if channels == 0 {
-            return Err(
-                "the first quantized operator after a float one must be a convolution".into()
-            );
-        }
-        let out = self.tensor(&found.output, channels);
+        let out = self.tensor(&found.output);
         let op = match &found.kind {
             Kind::Conv { weights, bias, window, group } => {
                 let x_quant = self.tensors[x].quant;
@@ -674,9 +657,6 @@ impl<'q> RegionBuilder<'q> {
             }
             Kind::Add => {
                 let b = reads[1];
-                if self.tensors[b].channels != channels {
-                    return Err("its sides have different numbers of channels".into());
-                }
                 let term = |t: usize| Term::new(self.tensors[t].quant, out_quant.scale);
                 Op::Add { a: x, b, out, terms: [term(x), term(b)], clamp }
             }

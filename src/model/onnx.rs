@@ -45,6 +45,17 @@ impl<'a> Graph<'a> {
                 graph.consumers.entry(name).or_default().push(i);
             }
         }
+        let known = |t: &str| {
+            graph.producer.contains_key(t)
+                || graph.constants.contains_key(t)
+                || proto.input.iter().any(|i| i.name == t)
+        };
+        let needed = proto.node.iter().flat_map(|n| &n.input).filter(|n| !n.is_empty());
+        if let Some(missing) =
+            needed.chain(proto.output.iter().map(|o| &o.name)).find(|t| !known(t))
+        {
+            return Err(bad(format!("nothing makes the tensor `{missing}`")));
+        }
         Ok(graph)
     }
 

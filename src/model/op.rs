@@ -132,8 +132,8 @@ impl RegionOp {
         for (shape, layout) in shapes.zip(&self.region.inputs) {
             let &[1, a, b, c] = shape else { bail!("batch 1 and rank 4 expected, not {shape:?}") };
             sizes.push(match layout {
-                Layout::Nchw => [b, c],
-                Layout::Nhwc => [a, b],
+                Layout::Nchw => [b, c, a],
+                Layout::Nhwc => [a, b, c],
             });
         }
         Ok(Plan::new(&self.region, &sizes)?)
@@ -141,8 +141,7 @@ impl RegionOp {
 
     fn shapes<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = [usize; 4]> + 'a {
         self.region.outputs.iter().map(|&(layout, tensor)| {
-            let [h, w] = plan.sizes[tensor];
-            let c = self.region.tensors[tensor].channels;
+            let [h, w, c] = plan.sizes[tensor];
             match layout {
                 Layout::Nchw => [1, c, h, w],
                 Layout::Nhwc => [1, h, w, c],
