@@ -266,12 +266,15 @@ fn every_instruction_set_gives_the_same_bits() {
     }
 }
 
+/// A float stretch between quantized ones, with and without a way around it.
 #[test]
 fn what_stays_in_float_is_said_and_right() {
-    let model = load("qdq_partly");
-    assert!(model.is_int8());
-    let ops: Vec<_> = model.fallbacks.iter().map(|f| (&*f.op, &*f.node)).collect();
-    assert_eq!(ops[0], ("Conv", "c2"), "{:?}", model.fallbacks);
-    assert!(model.plan([24, 28]).unwrap().macs_float > 0);
-    check_quantized("qdq_partly", &model);
+    for (name, output) in [("float_pointwise", "c2"), ("float_grouped", "c3")] {
+        let model = load(name);
+        assert!(model.is_int8(), "{name}");
+        let found: Vec<_> = model.fallbacks.iter().map(|f| (&*f.op, &*f.node)).collect();
+        assert!(found.contains(&("Conv", output)), "{name}: {:?}", model.fallbacks);
+        assert!(model.plan([24, 28]).unwrap().macs_float > 0, "{name}");
+        check_quantized(name, &model);
+    }
 }

@@ -200,7 +200,10 @@ def quantized(image):
                                    nodes_to_exclude=["pool", "flatten", "head"]),
             "qop_u8": dict(activation_type=QuantType.QUInt8, quant_format=QuantFormat.QOperator),
             "qop_s8": dict(activation_type=QuantType.QInt8, quant_format=QuantFormat.QOperator),
-            "qdq_partly": dict(activation_type=QuantType.QUInt8, nodes_to_exclude=["pointwise"]),
+            "float_pointwise": dict(activation_type=QuantType.QUInt8,
+                                    nodes_to_exclude=["pointwise"]),
+            "float_grouped": dict(activation_type=QuantType.QUInt8,
+                                  nodes_to_exclude=["grouped"]),
         }.items():
             target = HERE / f"{name}.onnx"
             options = {"per_channel": True, "weight_type": QuantType.QInt8,
