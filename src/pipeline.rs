@@ -6,7 +6,7 @@
 
 mod heat;
 
-use crate::camera::{self, Backoff, Camera, CameraError};
+use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::config::{CameraConfig, CameraSource, Config};
 use crate::explain::{ExplainError, Explainer, Explanation};
 use crate::frame::{Frame, Picture, Placement};
@@ -344,12 +344,12 @@ fn stream(
 ) -> Option<CameraError> {
     let timeout = Duration::from_millis(config.timeout_ms);
     let waits = waits(config);
-    let totals = Totals::of(&shared.health.counters);
+    let mut seen = CameraCounters::default();
     let mut last = Instant::now();
     while !shared.stopping() {
         beat.beat(Instant::now());
         let next = camera.next_frame(LOOK_AROUND.min(timeout));
-        totals.update(&shared.health.counters, camera);
+        take_up(&shared.health.counters, camera.counters(), &mut seen);
         match next {
             Ok(frame) => {
                 last = Instant::now();
@@ -395,30 +395,14 @@ fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
     }
 }
 
-/// The daemon's counts from before a camera was opened, to which its own are added.
-struct Totals {
-    frames: u64,
-    skipped: u64,
-    lost: u64,
-    bad: u64,
-}
-
-impl Totals {
-    fn of(c: &Counters) -> Self {
-        Self {
-            frames: c.frames.get(),
-            skipped: c.frames_skipped.get(),
-            lost: c.frames_lost.get(),
-            bad: c.frames_bad.get(),
-        }
-    }
-
-    fn update(&self, c: &Counters, camera: &dyn Camera) {
-        let own = camera.counters();
-        c.frames.set(self.frames + own.frames);
-        c.frames_lost.set(self.lost + own.lost);
-        let _ = (self.skipped, self.bad);
-    }
+/// Adds to the daemon's counts what the camera has counted since `seen`. A camera's counts
+/// start at zero when it is opened, the daemon's do not.
+fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) {
+    counters.frames.add(now.frames - seen.frames);
+    counters.frames_skipped.add(now.skipped - seen.skipped);
+    counters.frames_lost.add(now.lost - seen.lost);
+    counters.frames_bad.add(now.bad - seen.bad);
+    *seen = now;
 }
 
 /// The worker: a frame in, a heatmap out.

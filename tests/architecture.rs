@@ -69,7 +69,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     // No I/O and no clock here: these rooms are functions of their arguments.
     ("std::fs", &["config", "camera", "model", "sink", "explain", "pipeline", "health", "cli"]),
     ("std::net", &["sink", "pipeline", "cli"]),
-    ("Instant::now", &["camera", "sink", "explain", "pipeline", "cli"]),
+    ("Instant::now", &["camera", "slot", "sink", "explain", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];
 

@@ -2,7 +2,7 @@
 //! constant value.
 
 use super::ModelError;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::data_resolver::MmapDataResolver;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use tract_onnx::prelude::*;
@@ -31,6 +31,10 @@ impl<'a> Graph<'a> {
             constants: proto.initializer.iter().map(|t| (&*t.name, t)).collect(),
         };
         for (i, node) in proto.node.iter().enumerate() {
+            if node.input.len() < least_inputs(&node.op_type) || node.output.is_empty() {
+                let (op, name) = (&node.op_type, &node.name);
+                return Err(bad(format!("the {op} node `{name}` lacks inputs or outputs")));
+            }
             for name in node.output.iter().filter(|n| !n.is_empty()) {
                 if graph.producer.insert(name, i).is_some() {
                     return Err(bad(format!("two nodes produce `{name}`")));
@@ -45,16 +49,19 @@ impl<'a> Graph<'a> {
                 graph.consumers.entry(name).or_default().push(i);
             }
         }
-        let known = |t: &str| {
-            graph.producer.contains_key(t)
-                || graph.constants.contains_key(t)
-                || proto.input.iter().any(|i| i.name == t)
-        };
-        let needed = proto.node.iter().flat_map(|n| &n.input).filter(|n| !n.is_empty());
-        if let Some(missing) =
-            needed.chain(proto.output.iter().map(|o| &o.name)).find(|t| !known(t))
-        {
-            return Err(bad(format!("nothing makes the tensor `{missing}`")));
+        // ONNX has nodes in the order in which they run; so there are no cycles either.
+        let mut known: HashSet<&str> = graph.constants.keys().copied().collect();
+        known.extend(proto.input.iter().map(|i| &*i.name));
+        for node in &proto.node {
+            if let Some(missing) =
+                node.input.iter().find(|n| !n.is_empty() && !known.contains(&***n))
+            {
+                return Err(bad(format!("nothing makes the tensor `{missing}` in time")));
+            }
+            known.extend(node.output.iter().map(String::as_str));
+        }
+        if let Some(missing) = proto.output.iter().find(|o| !known.contains(&*o.name)) {
+            return Err(bad(format!("nothing makes the output `{}`", missing.name)));
         }
         Ok(graph)
     }
@@ -127,6 +134,18 @@ fn floats(t: &Tensor) -> Vec<f32> {
     t.to_plain_array_view::<f32>().map(|a| a.iter().copied().collect()).unwrap_or_default()
 }
 
+/// Inputs without which we could not even look at an operator.
+fn least_inputs(op: &str) -> usize {
+    match op {
+        "QLinearConv" | "QLinearAdd" | "QLinearMatMul" => 8,
+        "QGemm" => 6,
+        "QLinearGlobalAveragePool" => 3,
+        "Conv" | "Gemm" | "MatMul" | "Add" | "QuantizeLinear" | "DequantizeLinear" => 2,
+        "Constant" => 0,
+        _ => 1,
+    }
+}
+
 pub fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|a| a.name == name)
 }
@@ -143,16 +162,24 @@ fn bad(why: impl Into<String>) -> ModelError {
     ModelError::Bad(why.into())
 }
 
-/// Keeps only what `outputs` need, in order; initializers included.
+/// Keeps only what `outputs` need, in order; initializers included. Nodes need not stand in
+/// the order in which they run.
 pub fn prune(model: &mut ModelProto, outputs: &[String]) {
     let Some(graph) = model.graph.as_mut() else { return };
-    let mut needed: std::collections::HashSet<String> = outputs.iter().cloned().collect();
+    let mut producer: HashMap<&str, usize> = HashMap::new();
+    for (i, node) in graph.node.iter().enumerate() {
+        producer.extend(node.output.iter().map(|name| (name.as_str(), i)));
+    }
+    let mut needed: HashSet<String> = HashSet::new();
     let mut keep = vec![false; graph.node.len()];
-    for (i, node) in graph.node.iter().enumerate().rev() {
-        if node.output.iter().any(|o| needed.contains(o)) {
-            keep[i] = true;
-            needed.extend(node.input.iter().cloned());
+    let mut open: Vec<String> = outputs.to_vec();
+    while let Some(name) = open.pop() {
+        if let Some(&i) = producer.get(name.as_str())
+            && !std::mem::replace(&mut keep[i], true)
+        {
+            open.extend(graph.node[i].input.iter().cloned());
         }
+        needed.insert(name);
     }
     let mut keep = keep.into_iter();
     graph.node.retain(|_| keep.next() == Some(true));
