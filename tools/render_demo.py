@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Render the scenes that `salientd demo` looks at.
 
-Each scene is one function that takes a random generator and returns a linear
-picture, float in [0, 1], shape [HEIGHT * SS, WIDTH * SS, 3]. `develop` turns it
-into a photograph-like 640x480 JPEG (lens blur, vignette, grain). The subject
-stands off centre, so a map that merely points at the middle is wrong.
-
-The output is a function of this file and the versions of numpy and Pillow.
+Each scene is one function that takes a random generator and returns a picture,
+sRGB in [0, 1], shape [H, W, 3]. `develop` makes it look like a 640x480 photo (lens
+blur, vignette, grain). The subject stands off centre, so that the map has a place
+to find. The files depend on nothing but this one and the versions of numpy and Pillow.
 
     python tools/render_demo.py [--out assets/demo]
 """
@@ -66,9 +64,9 @@ def fractal_noise(rng, height, width, cell, octaves=6, gain=0.5, stretch=1.0):
     return (total - total.min()) / (total.max() - total.min())
 
 
-def develop(rng, linear, vignette=0.28, grain=0.012):
+def develop(rng, scene, vignette=0.28, grain=0.008):
     """What a lens and a sensor do: slight blur, darker corners, grain."""
-    picture = to_array(to_image(blur(linear, 0.6 * SS)).resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+    picture = to_array(to_image(blur(scene, 0.6 * SS)).resize((WIDTH, HEIGHT), Image.Resampling.BOX))
     y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     picture *= (1 - vignette * (x * x + y * y) ** 1.5 / 2.8)[..., None]
     noise = rng.normal(0, grain, (HEIGHT, WIDTH, 1)) + rng.normal(0, grain / 2, (HEIGHT, WIDTH, 3))
@@ -80,23 +78,23 @@ def sky(rng, zenith, horizon, cover, horizon_row=H):
     t = np.clip(np.arange(H) / horizon_row, 0, 1)[:, None, None] ** 1.3
     clear = zenith + (horizon - zenith) * np.repeat(t, W, 1)
     density = fractal_noise(rng, H, W, H / 2, 8, 0.52, stretch=1.8)
-    light = 0.84 + 0.16 * fractal_noise(rng, H, W, H / 5, 5)
+    light = 0.90 + 0.12 * fractal_noise(rng, H, W, H / 5, 5)
     alpha = 0.9 * smoothstep(0.78 - 0.5 * cover, 1.05 - 0.4 * cover, density)
-    return over(clear, light[..., None] * rgb(250, 250, 252), alpha)
+    return over(clear, light[..., None] * rgb(252, 252, 254), alpha)
 
 
-def blades(rng, picture, count, rows, length, tint, clear_of=None):
-    """Grass blades from far (rows[0]) to near (rows[1]); `tint(x, y)` dims them."""
+def blades(rng, picture, count, rows, length, tint, skip=None):
+    """Grass blades from far (rows[0]) to near (rows[1]); none where `skip(x, y)`; `tint(x, y)` dims them."""
     image = to_image(picture)
     draw = ImageDraw.Draw(image)
     ys = np.sort(rng.uniform(*rows, count))
     for y in ys:
         x = rng.uniform(-20, W + 20)
-        if clear_of is not None and clear_of(x, y):
+        if skip is not None and skip(x, y):
             continue
         near = (y - rows[0]) / (rows[1] - rows[0])
         size = length[0] + (length[1] - length[0]) * near
-        lean, tall = rng.normal(0, 0.45) * size, size * rng.uniform(0.5, 1.1)
+        lean, tall = rng.normal(0, 0.45) * size, size * rng.uniform(0.5, 1.2)
         hue = rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])
         base = (rgb(62, 104, 34), rgb(98, 142, 52), rgb(146, 160, 82))[hue]
         colour = base * rng.uniform(0.6, 1.15) * tint(x, y)
@@ -105,6 +103,11 @@ def blades(rng, picture, count, rows, length, tint, clear_of=None):
         fill = tuple(int(c) for c in np.clip(colour * 255, 0, 255))
         draw.polygon([(x - thick, y), mid, (x + lean, y - tall), (mid[0] + thick, mid[1]), (x + thick, y)], fill)
     return to_array(image)
+
+
+def evenly(_x, _y):
+    """The tint of blades in plain light."""
+    return 1.0
 
 
 # --- golf ball --------------------------------------------------------------
@@ -139,7 +142,8 @@ def golf_ball(rng):
     lawn = rgb(58, 92, 34) + fractal_noise(rng, H, W, 30 * SS, 6, stretch=3)[..., None] * rgb(52, 52, 26)
     scene = over(trees, lawn, smoothstep(horizon - 10 * SS, horizon + 10 * SS, y))
     scene *= shade(x, y)[..., None]
-    scene = blades(rng, scene, 26000, (horizon + 10 * SS, H + 30 * SS), (5 * SS, 30 * SS), shade)
+    rows, lengths = (horizon + 10 * SS, H + 30 * SS), (5 * SS, 30 * SS)
+    scene = blades(rng, scene, 26000, rows, lengths, shade)
     focus = smoothstep(horizon + 40 * SS, foot - 20 * SS, y)
     scene = over(over(blur(scene, 12 * SS), blur(scene, 4 * SS), np.clip(2 * focus, 0, 1)), scene, np.clip(2 * focus - 1, 0, 1))
 
@@ -164,10 +168,12 @@ def golf_ball(rng):
     window = np.s_[int(cy) - r : int(cy) + r + 1, int(cx) - r : int(cx) + r + 1]
     scene[window] = over(scene[window], ball, alpha)
 
-    def beside(x, y):
-        return abs(x - cx) > radius or y < foot
+    def behind(x, y):
+        """Rooted behind the ball's contact with the ground, which tufts make uneven."""
+        tufts = np.sin(x / (17 * SS)) + np.sin(x / (6.1 * SS) + 1) + np.sin(x / (2.7 * SS) + 2)
+        return y < foot + 5 * SS + 3 * SS * tufts + rng.exponential(3 * SS)
 
-    return blades(rng, scene, 9000, (foot, foot + 40 * SS), (18 * SS, 26 * SS), shade, beside)
+    return blades(rng, scene, 26000, rows, lengths, shade, behind)
 
 
 # --- parachute --------------------------------------------------------------
@@ -178,7 +184,7 @@ def parachute(rng):
     scene = sky(rng, rgb(52, 108, 182), rgb(150, 190, 226), 0.42)
     gores, rows, strips = 20, 22, 8
     cx, cy, radius = 415 * SS, 190 * SS, 135 * SS
-    pitch, sway = np.radians(-16), np.radians(7)
+    pitch, sway = np.radians(13), np.radians(7)
     sun = np.array([-0.5, 0.75, -0.43])
 
     def place(p):
@@ -220,14 +226,14 @@ def parachute(rng):
             normal = np.cross(quad[2] - quad[0], quad[3] - quad[1])
             normal /= np.linalg.norm(normal)
             normal *= np.sign(normal @ (quad.mean(0) + [0, 0.2, 0]))
-            turn = np.cross(flat[1, :2] - flat[0, :2], flat[2, :2] - flat[0, :2]) if i else 1.0
+            (ax, ay), (bx, by) = flat[2, :2] - flat[0, :2], flat[3, :2] - flat[1, :2]
             lit = np.clip(normal @ sun, 0, 1)
             gore, band = j // strips, i / rows
             dye = (rgb(214, 40, 36), rgb(244, 240, 230), rgb(30, 70, 160), rgb(244, 240, 230))[gore % 4]
             if 0.80 < band < 0.88:
                 dye = rgb(246, 190, 40)
             seam = 0.86 if j % strips in (0, strips - 1) else 1.0
-            outside = turn < 0 if i else True
+            outside = ax * by - ay * bx > 0
             glow = 0.50 + 0.58 * lit if outside else 0.40 + 0.42 * lit
             faces.append((flat[:, 2].mean(), flat[:, :2], dye * glow * seam))
     faces.sort(key=lambda face: -face[0])
@@ -359,16 +365,16 @@ def tree(rng, image, x, foot, height, spread):
     """Clumps of leaves, lit from the upper left, on a trunk."""
     draw = ImageDraw.Draw(image)
     draw.polygon([(x - height * 0.03, foot), (x + height * 0.03, foot), (x + height * 0.012, foot - height * 0.6), (x - height * 0.012, foot - height * 0.6)], (58, 46, 34))
-    clumps = [(rng.normal(0, 0.42), rng.uniform(-1, 1)) for _ in range(70)]
+    clumps = [(np.clip(rng.normal(0, 0.45), -0.85, 0.85), rng.uniform(-1, 1)) for _ in range(80)]
     for u, v in sorted(clumps, key=lambda clump: clump[1]):
         reach = np.sqrt(max(1 - v * v, 0.05))
         px, py = x + u * spread * reach, foot - height * (0.62 - 0.36 * -v)
         size = height * 0.11
-        for _ in range(170):
+        for _ in range(230):
             du, dv = rng.normal(0, 0.5, 2)
             light = np.clip(0.56 - 0.26 * du - 0.30 * dv - 0.18 * u - 0.10 * v + rng.normal(0, 0.16), 0.12, 1.15)
             colour = tuple(int(c) for c in np.array([92, 122, 52]) * light)
-            r = rng.uniform(1.0, 2.2) * SS
+            r = rng.uniform(0.7, 1.7) * SS
             lx, ly = px + du * size, py + dv * size
             draw.ellipse([lx - r * 1.3, ly - r, lx + r * 1.3, ly + r], colour)
 
@@ -383,8 +389,9 @@ def church(rng):
         tree(rng, image, x * SS + rng.normal(0, 8), 418 * SS, rng.uniform(40, 74) * SS, 34 * SS)
     ground = rgb(84, 118, 46) * (0.6 + 0.6 * fractal_noise(rng, H, W, 30 * SS, 7, 0.6, stretch=4))[..., None]
     lawn = to_array(image)[..., :3].copy()
+    lawn[404 * SS : 416 * SS] = rgb(34, 50, 24)
     lawn[416 * SS :] = ground[416 * SS :]
-    lawn = blades(rng, lawn, 16000, (418 * SS, H + 10), (2 * SS, 9 * SS), lambda x, y: 1.0)
+    lawn = blades(rng, lawn, 16000, (418 * SS, H + 10), (2 * SS, 9 * SS), evenly)
     image = to_image(lawn).convert("RGBA")
     tree(rng, image, 60 * SS, 430 * SS, 210 * SS, 95 * SS)
 
@@ -431,10 +438,16 @@ def church(rng):
 
     path = [camera.project(p) for p in ((-1, y0, 0), (1, y0, 0), (-5, -25, 0), (-9, -25, 0))]
     draw.polygon(path, (176, 164, 140))
+    mask = Image.new("L", (W, H))
+    ImageDraw.Draw(mask).polygon(path, 255)
+    paved = np.asarray(mask) > 0
     tree(rng, image, 592 * SS, 434 * SS, 170 * SS, 62 * SS)
-    finished = blades(rng, to_array(image)[..., :3], 5000, (424 * SS, H + 10), (2 * SS, 9 * SS), lambda x, y: 1.0,
-                      lambda x, y: image.getpixel((int(np.clip(x, 0, W - 1)), int(np.clip(y, 0, H - 1))))[2] > 110)
-    return finished
+
+    def on_path(x, y):
+        return paved[int(np.clip(y, 0, H - 1)), int(np.clip(x, 0, W - 1))]
+
+    scene = to_array(image)[..., :3]
+    return blades(rng, scene, 5000, (424 * SS, H + 10), (2 * SS, 9 * SS), evenly, on_path)
 
 
 SCENES = {"golf_ball": golf_ball, "parachute": parachute, "church": church}
