@@ -85,7 +85,7 @@ def sky(rng, zenith, horizon, cover, horizon_row=H):
 
 
 def blades(rng, picture, count, rows, length, tint, skip=None):
-    """Grass blades from far (rows[0]) to near (rows[1]); none where `skip(x, y)`; `tint(x, y)` dims them."""
+    """Grass blades from far (rows[0]) to near (rows[1]), dimmed by `tint`, none where `skip`."""
     image = to_image(picture)
     draw = ImageDraw.Draw(image)
     ys = np.sort(rng.uniform(*rows, count))
@@ -290,7 +290,8 @@ class Camera:
     def project(self, point):
         offset = np.asarray(point, float) - self.eye
         scale = self.focal / (offset[:2] @ self.forward)
-        return self.centre[0] + scale * (offset[:2] @ self.right), self.centre[1] - scale * offset[2]
+        x = self.centre[0] + scale * (offset[:2] @ self.right)
+        return x, self.centre[1] - scale * offset[2]
 
     def paste(self, image, corners, texture):
         """Warp an RGBA texture onto a quad, anticlockwise from its bottom left corner."""
@@ -406,7 +407,8 @@ def church(rng):
 
     for x in range(-20, WIDTH + 30, 34):  # hedge at the far side of the yard
         tree(rng, image, x * SS + rng.normal(0, 8), 418 * SS, rng.uniform(40, 74) * SS, 34 * SS)
-    ground = rgb(84, 118, 46) * (0.6 + 0.6 * fractal_noise(rng, H, W, 30 * SS, 7, 0.6, stretch=4))[..., None]
+    mottle = fractal_noise(rng, H, W, 30 * SS, 7, 0.6, stretch=4)[..., None]
+    ground = rgb(84, 118, 46) * (0.6 + 0.6 * mottle)
     lawn = to_array(image)[..., :3].copy()
     lawn[404 * SS : 416 * SS] = rgb(28, 42, 20) + 0.3 * (ground[: 12 * SS] - ground.mean())
     lawn[416 * SS :] = ground[416 * SS :]
@@ -478,7 +480,7 @@ SCENES = {"golf_ball": golf_ball, "parachute": parachute, "church": church}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("assets/demo"), help="folder for the JPEG files")
+    parser.add_argument("--out", type=Path, default=Path("assets/demo"), help="folder to fill")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for seed, (name, scene) in enumerate(SCENES.items()):
