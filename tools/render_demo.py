@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Render the scenes that `salientd demo` looks at.
 
-Each scene is one function that takes a random generator and returns a linear
-picture, float in [0, 1], shape [HEIGHT * SS, WIDTH * SS, 3]. `develop` turns it
-into a photograph-like 640x480 JPEG (lens blur, vignette, grain). The subject
-stands off centre, so a map that merely points at the middle is wrong.
-
-The output is a function of this file and the versions of numpy and Pillow.
+Each scene is one function that takes a random generator and returns a picture,
+sRGB in [0, 1], shape [H, W, 3]. `develop` makes it look like a 640x480 photo (lens
+blur, vignette, grain). The subject stands off centre, so that the map has a place
+to find. The files depend on nothing but this one and the versions of numpy and Pillow.
 
     python tools/render_demo.py [--out assets/demo]
 """
@@ -66,9 +64,10 @@ def fractal_noise(rng, height, width, cell, octaves=6, gain=0.5, stretch=1.0):
     return (total - total.min()) / (total.max() - total.min())
 
 
-def develop(rng, linear, vignette=0.28, grain=0.012):
+def develop(rng, scene, vignette=0.28, grain=0.008):
     """What a lens and a sensor do: slight blur, darker corners, grain."""
-    picture = to_array(to_image(blur(linear, 0.6 * SS)).resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+    sharp = to_image(blur(scene, 0.6 * SS))
+    picture = to_array(sharp.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
     y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     picture *= (1 - vignette * (x * x + y * y) ** 1.5 / 2.8)[..., None]
     noise = rng.normal(0, grain, (HEIGHT, WIDTH, 1)) + rng.normal(0, grain / 2, (HEIGHT, WIDTH, 3))
@@ -80,41 +79,48 @@ def sky(rng, zenith, horizon, cover, horizon_row=H):
     t = np.clip(np.arange(H) / horizon_row, 0, 1)[:, None, None] ** 1.3
     clear = zenith + (horizon - zenith) * np.repeat(t, W, 1)
     density = fractal_noise(rng, H, W, H / 2, 8, 0.52, stretch=1.8)
-    light = 0.84 + 0.16 * fractal_noise(rng, H, W, H / 5, 5)
+    light = 0.90 + 0.12 * fractal_noise(rng, H, W, H / 5, 5)
     alpha = 0.9 * smoothstep(0.78 - 0.5 * cover, 1.05 - 0.4 * cover, density)
-    return over(clear, light[..., None] * rgb(250, 250, 252), alpha)
+    return over(clear, light[..., None] * rgb(252, 252, 254), alpha)
 
 
-def blades(rng, picture, count, rows, length, tint, clear_of=None):
-    """Grass blades from far (rows[0]) to near (rows[1]); `tint(x, y)` dims them."""
+def blades(rng, picture, count, rows, length, tint, skip=None):
+    """Grass blades from far (rows[0]) to near (rows[1]), dimmed by `tint`, none where `skip`."""
     image = to_image(picture)
     draw = ImageDraw.Draw(image)
     ys = np.sort(rng.uniform(*rows, count))
     for y in ys:
         x = rng.uniform(-20, W + 20)
-        if clear_of is not None and clear_of(x, y):
+        if skip is not None and skip(x, y):
             continue
         near = (y - rows[0]) / (rows[1] - rows[0])
         size = length[0] + (length[1] - length[0]) * near
-        lean, tall = rng.normal(0, 0.45) * size, size * rng.uniform(0.5, 1.1)
+        lean, tall = rng.normal(0, 0.45) * size, size * rng.uniform(0.5, 1.2)
         hue = rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])
         base = (rgb(62, 104, 34), rgb(98, 142, 52), rgb(146, 160, 82))[hue]
         colour = base * rng.uniform(0.6, 1.15) * tint(x, y)
         mid = (x + lean * 0.3, y - tall * 0.6)
         thick = max(1, size * 0.07)
         fill = tuple(int(c) for c in np.clip(colour * 255, 0, 255))
-        draw.polygon([(x - thick, y), mid, (x + lean, y - tall), (mid[0] + thick, mid[1]), (x + thick, y)], fill)
+        tip, other_side = (x + lean, y - tall), (mid[0] + thick, mid[1])
+        draw.polygon([(x - thick, y), mid, tip, other_side, (x + thick, y)], fill)
     return to_array(image)
+
+
+def evenly(_x, _y):
+    """The tint of blades in plain light."""
+    return 1.0
 
 
 # --- golf ball --------------------------------------------------------------
 
 
 def dimpled_normals(n, count=336, radius=0.088, steepness=2.6):
-    """Tilt unit normals [..., 3] into dimples on a Fibonacci lattice; also the depth, in [0, 1]."""
+    """Unit normals [..., 3] tilted into dimples on a Fibonacci lattice, and where dimples are."""
     i = np.arange(count) + 0.5
     polar, azimuth = np.arccos(1 - 2 * i / count), np.pi * (1 + 5**0.5) * i
-    centres = np.stack([np.cos(azimuth) * np.sin(polar), np.cos(polar), np.sin(azimuth) * np.sin(polar)], -1)
+    ring = np.sin(polar)
+    centres = np.stack([np.cos(azimuth) * ring, np.cos(polar), np.sin(azimuth) * ring], -1)
     cosine = n @ centres.T
     nearest = centres[cosine.argmax(-1)]
     cosine = np.clip(cosine.max(-1), -1, 1)[..., None]
@@ -136,12 +142,15 @@ def golf_ball(rng):
     y, x = np.mgrid[0:H, 0:W].astype(np.float32)
     far = fractal_noise(rng, H, W, 90 * SS, 4, stretch=1.5)[..., None]
     trees = rgb(30, 52, 28) + far * (rgb(128, 152, 96) - rgb(30, 52, 28))
-    lawn = rgb(58, 92, 34) + fractal_noise(rng, H, W, 30 * SS, 6, stretch=3)[..., None] * rgb(52, 52, 26)
+    mottle = fractal_noise(rng, H, W, 30 * SS, 6, stretch=3)[..., None]
+    lawn = rgb(58, 92, 34) + mottle * rgb(52, 52, 26)
     scene = over(trees, lawn, smoothstep(horizon - 10 * SS, horizon + 10 * SS, y))
     scene *= shade(x, y)[..., None]
-    scene = blades(rng, scene, 26000, (horizon + 10 * SS, H + 30 * SS), (5 * SS, 30 * SS), shade)
+    rows, lengths = (horizon + 10 * SS, H + 30 * SS), (5 * SS, 30 * SS)
+    scene = blades(rng, scene, 26000, rows, lengths, shade)
     focus = smoothstep(horizon + 40 * SS, foot - 20 * SS, y)
-    scene = over(over(blur(scene, 12 * SS), blur(scene, 4 * SS), np.clip(2 * focus, 0, 1)), scene, np.clip(2 * focus - 1, 0, 1))
+    hazy = over(blur(scene, 12 * SS), blur(scene, 4 * SS), np.clip(2 * focus, 0, 1))
+    scene = over(hazy, scene, np.clip(2 * focus - 1, 0, 1))
 
     r = int(radius) + 2
     v, u = np.mgrid[-r : r + 1, -r : r + 1] / radius
@@ -149,7 +158,7 @@ def golf_ball(rng):
     n = np.stack([u, -v, np.sqrt(np.clip(1 - rim2, 0, 1))], -1)
     n /= np.linalg.norm(n, axis=-1, keepdims=True)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]  # so that no lattice pole faces the lens
-    bent, depth = dimpled_normals(n @ turn)
+    bent, dimple = dimpled_normals(n @ turn)
     bent = bent @ turn.T
     sun = np.array([-0.55, 0.68, 0.49]) / np.linalg.norm([-0.55, 0.68, 0.49])
     direct = np.clip(bent @ sun, 0, 1) * smoothstep(-0.15, 0.35, n @ sun)
@@ -157,17 +166,20 @@ def golf_ball(rng):
     ambient = up * rgb(150, 160, 172) + (1 - up) * rgb(58, 74, 36)
     half = sun + [0, 0, 1]
     gloss = np.clip(bent @ (half / np.linalg.norm(half)), 0, 1) ** 60
-    ball = rgb(244, 244, 238) * (0.66 * direct[..., None] + 0.62 * ambient * (1 - 0.12 * depth[..., None]))
+    ambient *= 1 - 0.12 * dimple[..., None]
+    ball = rgb(244, 244, 238) * (0.66 * direct[..., None] + 0.62 * ambient)
     ball += 0.22 * gloss[..., None]
     ball *= 1 - 0.45 * smoothstep(0.35, 1.0, v)[..., None]  # grass hides the sky from below
     alpha = smoothstep(1 + 1 / radius, 1 - 1 / radius, np.sqrt(rim2))
     window = np.s_[int(cy) - r : int(cy) + r + 1, int(cx) - r : int(cx) + r + 1]
     scene[window] = over(scene[window], ball, alpha)
 
-    def beside(x, y):
-        return abs(x - cx) > radius or y < foot
+    def behind(x, y):
+        """Rooted behind the ball's contact with the ground, which tufts make uneven."""
+        tufts = np.sin(x / (17 * SS)) + np.sin(x / (6.1 * SS) + 1) + np.sin(x / (2.7 * SS) + 2)
+        return y < foot + 5 * SS + 3 * SS * tufts + rng.exponential(3 * SS)
 
-    return blades(rng, scene, 9000, (foot, foot + 40 * SS), (18 * SS, 26 * SS), shade, beside)
+    return blades(rng, scene, 26000, rows, lengths, shade, behind)
 
 
 # --- parachute --------------------------------------------------------------
@@ -178,7 +190,7 @@ def parachute(rng):
     scene = sky(rng, rgb(52, 108, 182), rgb(150, 190, 226), 0.42)
     gores, rows, strips = 20, 22, 8
     cx, cy, radius = 415 * SS, 190 * SS, 135 * SS
-    pitch, sway = np.radians(-16), np.radians(7)
+    pitch, sway = np.radians(10), np.radians(7)
     sun = np.array([-0.5, 0.75, -0.43])
 
     def place(p):
@@ -212,6 +224,7 @@ def parachute(rng):
             if (hem[2] > 0) == far:
                 line(hem, knot, (52, 56, 66) if far else (226, 228, 230), SS)
 
+    red, white, blue = rgb(214, 40, 36), rgb(244, 240, 230), rgb(30, 70, 160)
     faces = []
     for i in range(rows):
         for j in range(gores * strips):
@@ -220,15 +233,15 @@ def parachute(rng):
             normal = np.cross(quad[2] - quad[0], quad[3] - quad[1])
             normal /= np.linalg.norm(normal)
             normal *= np.sign(normal @ (quad.mean(0) + [0, 0.2, 0]))
-            turn = np.cross(flat[1, :2] - flat[0, :2], flat[2, :2] - flat[0, :2]) if i else 1.0
+            (ax, ay), (bx, by) = flat[2, :2] - flat[0, :2], flat[3, :2] - flat[1, :2]
             lit = np.clip(normal @ sun, 0, 1)
             gore, band = j // strips, i / rows
-            dye = (rgb(214, 40, 36), rgb(244, 240, 230), rgb(30, 70, 160), rgb(244, 240, 230))[gore % 4]
+            dye = (red, white, blue, white)[gore % 4]
             if 0.80 < band < 0.88:
                 dye = rgb(246, 190, 40)
             seam = 0.86 if j % strips in (0, strips - 1) else 1.0
-            outside = turn < 0 if i else True
-            glow = 0.50 + 0.58 * lit if outside else 0.40 + 0.42 * lit
+            outside = ax * by - ay * bx > 0
+            glow = 0.50 + 0.58 * lit if outside else 0.36 + 0.22 * lit
             faces.append((flat[:, 2].mean(), flat[:, :2], dye * glow * seam))
     faces.sort(key=lambda face: -face[0])
 
@@ -277,18 +290,20 @@ class Camera:
     def project(self, point):
         offset = np.asarray(point, float) - self.eye
         scale = self.focal / (offset[:2] @ self.forward)
-        return self.centre[0] + scale * (offset[:2] @ self.right), self.centre[1] - scale * offset[2]
+        x = self.centre[0] + scale * (offset[:2] @ self.right)
+        return x, self.centre[1] - scale * offset[2]
 
     def paste(self, image, corners, texture):
-        """Warp an RGBA texture onto the quad (bottom left, bottom right, top right, top left)."""
+        """Warp an RGBA texture onto a quad, anticlockwise from its bottom left corner."""
         w, h = texture.size
         rows, wanted = [], []
-        for (x, y), (u, v) in zip(map(self.project, corners), [(0, h), (w, h), (w, 0), (0, 0)]):
+        texels = [(0, h), (w, h), (w, 0), (0, 0)]
+        for (x, y), (u, v) in zip(map(self.project, corners), texels):
             rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
             wanted += [u, v]
         coefficients = np.linalg.solve(np.array(rows), np.array(wanted))
-        warped = texture.transform((W, H), Image.Transform.PERSPECTIVE, tuple(coefficients), Image.Resampling.BICUBIC)
-        image.alpha_composite(warped)
+        kind, filtering = Image.Transform.PERSPECTIVE, Image.Resampling.BICUBIC
+        image.alpha_composite(texture.transform((W, H), kind, tuple(coefficients), filtering))
 
 
 def masonry(rng, width_m, height_m, light, course_m=0.32):
@@ -305,7 +320,8 @@ def masonry(rng, width_m, height_m, light, course_m=0.32):
             length = rng.uniform(1.3, 3.0) * course
             tone = int(rng.normal(0, 26))
             fill = (255, 244, 220, tone) if tone > 0 else (40, 32, 22, -tone)
-            draw.rectangle([x, row * course, x + length, (row + 1) * course], fill, (70, 60, 48, 70))
+            block = [x, row * course, x + length, (row + 1) * course]
+            draw.rectangle(block, fill, (70, 60, 48, 70))
             x += length
     return image.convert("RGBA")
 
@@ -328,22 +344,29 @@ def arch(texture, centre_m, sill_m, width_m, height_m, kind="window"):
     def outline(grow):
         half, spring = width_m / 2 + grow, height_m - width_m * 0.85
         angle = np.linspace(0, np.pi / 3, 12)
-        right = [(-half + 2 * half * np.cos(a), spring + 2 * half * np.sin(a)) for a in angle]
+        right = [(half * (2 * np.cos(a) - 1), spring + 2 * half * np.sin(a)) for a in angle]
         shape = [(-half, -grow), (half, -grow), *right, *[(-x, y) for x, y in right[::-1]]]
-        return [((centre_m + x) * TEXELS_PER_M, texture.height - (sill_m + y) * TEXELS_PER_M) for x, y in shape]
+        return [
+            ((centre_m + x) * TEXELS_PER_M, texture.height - (sill_m + y) * TEXELS_PER_M)
+            for x, y in shape
+        ]
 
-    glass = {"window": (44, 52, 66, 255), "door": (84, 46, 28, 255), "louvre": (40, 36, 34, 255)}[kind]
+    fill, bar = {
+        "window": ((44, 52, 66, 255), (190, 180, 160, 255)),
+        "door": ((84, 46, 28, 255), (48, 26, 16, 255)),
+        "louvre": ((40, 36, 34, 255), (104, 96, 86, 255)),
+    }[kind]
     draw.polygon(outline(0.22), (228, 216, 192, 255))
     draw.polygon(outline(0.04), (92, 82, 68, 255))
-    draw.polygon(outline(0.0), glass)
+    draw.polygon(outline(0.0), fill)
     x, bottom = centre_m * TEXELS_PER_M, texture.height - sill_m * TEXELS_PER_M
     tall, half = height_m * TEXELS_PER_M, width_m * TEXELS_PER_M / 2
-    bar = {"window": (190, 180, 160, 255), "door": (48, 26, 16, 255), "louvre": (104, 96, 86, 255)}[kind]
     if kind != "louvre":
         draw.line([(x, bottom), (x, bottom - tall * 0.95)], bar, 4)
     for step in np.arange(0.18, 0.8, 0.11 if kind == "louvre" else 0.2):
         if kind != "door":
-            draw.line([(x - half, bottom - tall * step), (x + half, bottom - tall * step)], bar, 4)
+            y = bottom - tall * step
+            draw.line([(x - half, y), (x + half, y)], bar, 4)
 
 
 def gable(texture):
@@ -358,17 +381,20 @@ def gable(texture):
 def tree(rng, image, x, foot, height, spread):
     """Clumps of leaves, lit from the upper left, on a trunk."""
     draw = ImageDraw.Draw(image)
-    draw.polygon([(x - height * 0.03, foot), (x + height * 0.03, foot), (x + height * 0.012, foot - height * 0.6), (x - height * 0.012, foot - height * 0.6)], (58, 46, 34))
-    clumps = [(rng.normal(0, 0.42), rng.uniform(-1, 1)) for _ in range(70)]
-    for u, v in sorted(clumps, key=lambda clump: clump[1]):
+    wide, slim, crown = height * 0.03, height * 0.012, foot - height * 0.6
+    trunk = [(x - wide, foot), (x + wide, foot), (x + slim, crown), (x - slim, crown)]
+    draw.polygon(trunk, (58, 46, 34))
+    clumps = np.clip(rng.normal(0, 0.45, 80), -0.85, 0.85), rng.uniform(-1, 1, 80)
+    for u, v in sorted(zip(*clumps), key=lambda clump: clump[1]):
         reach = np.sqrt(max(1 - v * v, 0.05))
-        px, py = x + u * spread * reach, foot - height * (0.62 - 0.36 * -v)
+        px, py = x + u * spread * reach, foot - height * (0.62 + 0.36 * v)
         size = height * 0.11
-        for _ in range(170):
+        for _ in range(230):
             du, dv = rng.normal(0, 0.5, 2)
-            light = np.clip(0.56 - 0.26 * du - 0.30 * dv - 0.18 * u - 0.10 * v + rng.normal(0, 0.16), 0.12, 1.15)
+            shade = 0.56 - 0.26 * du - 0.30 * dv - 0.18 * u - 0.10 * v
+            light = np.clip(shade + rng.normal(0, 0.16), 0.12, 1.15)
             colour = tuple(int(c) for c in np.array([92, 122, 52]) * light)
-            r = rng.uniform(1.0, 2.2) * SS
+            r = rng.uniform(0.7, 1.7) * SS
             lx, ly = px + du * size, py + dv * size
             draw.ellipse([lx - r * 1.3, ly - r, lx + r * 1.3, ly + r], colour)
 
@@ -381,10 +407,12 @@ def church(rng):
 
     for x in range(-20, WIDTH + 30, 34):  # hedge at the far side of the yard
         tree(rng, image, x * SS + rng.normal(0, 8), 418 * SS, rng.uniform(40, 74) * SS, 34 * SS)
-    ground = rgb(84, 118, 46) * (0.6 + 0.6 * fractal_noise(rng, H, W, 30 * SS, 7, 0.6, stretch=4))[..., None]
+    mottle = fractal_noise(rng, H, W, 30 * SS, 7, 0.6, stretch=4)[..., None]
+    ground = rgb(84, 118, 46) * (0.6 + 0.6 * mottle)
     lawn = to_array(image)[..., :3].copy()
+    lawn[404 * SS : 416 * SS] = rgb(28, 42, 20) + 0.3 * (ground[: 12 * SS] - ground.mean())
     lawn[416 * SS :] = ground[416 * SS :]
-    lawn = blades(rng, lawn, 16000, (418 * SS, H + 10), (2 * SS, 9 * SS), lambda x, y: 1.0)
+    lawn = blades(rng, lawn, 16000, (418 * SS, H + 10), (2 * SS, 9 * SS), evenly)
     image = to_image(lawn).convert("RGBA")
     tree(rng, image, 60 * SS, 430 * SS, 210 * SS, 95 * SS)
 
@@ -392,6 +420,7 @@ def church(rng):
     eaves, ridge, length, half = 7.0, 12.5, 20.0, 5.0
 
     def box(x0, x1, y0, y1, z0, z1, face, flank):
+        """The two sides of a box that this camera sees."""
         camera.paste(image, [(x0, y1, z0), (x0, y0, z0), (x0, y0, z1), (x0, y1, z1)], flank)
         camera.paste(image, [(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], face)
 
@@ -400,8 +429,11 @@ def church(rng):
         arch(nave, 2.0 + 4.0 * bay, 1.8, 1.3, 4.0)
     west = masonry(rng, 2 * half, eaves, front)
     box(-half, half, 0, length, 0, eaves, west, nave)
-    slope = [(-half - 0.4, length, eaves - 0.3), (-half - 0.4, -0.3, eaves - 0.3), (0, -0.3, ridge), (0, length, ridge)]
-    camera.paste(image, [(-half, 0, eaves), (half, 0, eaves), (half, 0, ridge), (-half, 0, ridge)], gable(masonry(rng, 2 * half, ridge - eaves, front)))
+    end = gable(masonry(rng, 2 * half, ridge - eaves, front))
+    corners = [(-half, 0, eaves), (half, 0, eaves), (half, 0, ridge), (-half, 0, ridge)]
+    camera.paste(image, corners, end)
+    out, low = -half - 0.4, eaves - 0.3  # the roof overhangs
+    slope = [(out, length, low), (out, -0.3, low), (0, -0.3, ridge), (0, length, ridge)]
     camera.paste(image, slope, roofing(rng, length, 7.5, 0.95))
 
     t, y0, y1, top = 2.6, -4.2, 1.0, 16.0  # tower
@@ -414,8 +446,8 @@ def church(rng):
     arch(flank, t, 5.6, 0.9, 2.8)
     box(-t, t, y0, y1, 0, top, face, flank)
     for z in (5.0, 10.6, top - 0.1):  # string courses
-        course = masonry(rng, 5.4, 0.4, 1.12)
-        box(-t - 0.15, t + 0.15, y0 - 0.15, y1 + 0.15, z, z + 0.4, course, masonry(rng, 5.4, 0.4, 0.76))
+        proud = (-t - 0.15, t + 0.15, y0 - 0.15, y1 + 0.15, z, z + 0.4)
+        box(*proud, masonry(rng, 5.4, 0.4, 1.12), masonry(rng, 5.4, 0.4, 0.76))
 
     draw = ImageDraw.Draw(image)
     apex = (0.0, (y0 + y1) / 2, 28.0)
@@ -431,10 +463,16 @@ def church(rng):
 
     path = [camera.project(p) for p in ((-1, y0, 0), (1, y0, 0), (-5, -25, 0), (-9, -25, 0))]
     draw.polygon(path, (176, 164, 140))
+    mask = Image.new("L", (W, H))
+    ImageDraw.Draw(mask).polygon(path, 255)
+    paved = np.asarray(mask) > 0
     tree(rng, image, 592 * SS, 434 * SS, 170 * SS, 62 * SS)
-    finished = blades(rng, to_array(image)[..., :3], 5000, (424 * SS, H + 10), (2 * SS, 9 * SS), lambda x, y: 1.0,
-                      lambda x, y: image.getpixel((int(np.clip(x, 0, W - 1)), int(np.clip(y, 0, H - 1))))[2] > 110)
-    return finished
+
+    def on_path(x, y):
+        return paved[int(np.clip(y, 0, H - 1)), int(np.clip(x, 0, W - 1))]
+
+    scene = to_array(image)[..., :3]
+    return blades(rng, scene, 5000, (424 * SS, H + 10), (2 * SS, 9 * SS), evenly, on_path)
 
 
 SCENES = {"golf_ball": golf_ball, "parachute": parachute, "church": church}
@@ -442,7 +480,7 @@ SCENES = {"golf_ball": golf_ball, "parachute": parachute, "church": church}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("assets/demo"), help="folder for the JPEG files")
+    parser.add_argument("--out", type=Path, default=Path("assets/demo"), help="folder to fill")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for seed, (name, scene) in enumerate(SCENES.items()):
