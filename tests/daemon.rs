@@ -137,7 +137,7 @@ fn sighup_takes_up_a_good_configuration_and_refuses_a_bad_one() {
     for (bad, said) in [
         (
             "[classes]\ntop = 0\n",
-            format!("{path}:12: classes.top: 0, allowed an integer from 1 to 1000"),
+            format!("{path}:14: classes.top: 0 is out of range, allowed an integer from 1 to 1000"),
         ),
         (
             "[classes]\nselect = \"list\"\nlist = [\"unicorn\"]\n",
@@ -257,7 +257,7 @@ fn a_daemon_that_cannot_start_says_why_in_a_line() {
         2,
         &format!(
             "{path}:2: tta.hflip: found an integer, allowed true or false\n\
-             {path}:4: model.threads: 257, allowed an integer from 0 to 256\n"
+             {path}:4: model.threads: 257 is out of range, allowed an integer from 0 to 256\n"
         ),
     );
     // This model does not say its size.

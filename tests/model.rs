@@ -223,7 +223,8 @@ fn check_quantized(name: &str, model: &Model) {
     let worst = differences.fold(0.0, f32::max) / step;
     let r = pearson(&pass.features, &expected.values);
     eprintln!("{name}: off by at most {worst:.2} steps, Pearson {r:.6}");
-    assert!(worst < 2.5 && r >= 0.999, "{name}: off by {worst} steps, Pearson {r}");
+    // Three operators deep, a step at the first can be three at the last.
+    assert!(worst < 3.5 && r >= 0.999, "{name}: off by {worst} steps, Pearson {r}");
 }
 
 const QUANTIZED: [&str; 7] = [

@@ -127,7 +127,7 @@ fn latency(config: &Config) -> String {
             explainer.threads()
         ))
     };
-    measured().unwrap_or_else(|error| format!("{error:#}"))
+    measured().unwrap_or_else(|error| super::told(&error))
 }
 
 /// Looks at the machine; cameras and the expected latency are found by those who know.

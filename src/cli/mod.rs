@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
         // Whoever read our output has seen enough, as in `salientd man | head`.
         Err(error) if is_broken_pipe(&error) => exit::SUCCESS.into(),
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", told(&error));
             exit::code_of(&error).into()
         }
     }
@@ -51,6 +51,13 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Completions(args) => completions::run(args),
         Command::Man => completions::man(),
     }
+}
+
+/// An error and its causes in one line; a cause that is told already is not told twice.
+pub fn told(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -127,7 +127,7 @@ impl Daemon {
             }
             Err(error) => {
                 counters.reloads_refused.add(1);
-                for line in format!("{error:#}").lines() {
+                for line in super::told(&error).lines() {
                     log::warn!("{line}");
                 }
                 log::warn!("the old configuration stays");
