@@ -44,6 +44,7 @@ fn heatmap(covers: Rect) -> Heatmap {
         captured_at: Instant::now(),
         captured_wall: SystemTime::now(),
         spent_ms: 400.0,
+        budget_ms: None,
         model_sha256: "".into(),
     }
 }

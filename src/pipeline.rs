@@ -99,7 +99,7 @@ impl Outlets {
     /// Lets every sink send out what it has accepted. False where one did not end in time.
     pub fn finish(self, deadline: Instant) -> bool {
         self.0.iter().for_each(|o| o.slot.close());
-        self.0.into_iter().fold(true, |in_time, o| join(o.thread, deadline) && in_time)
+        join_all(self.0.into_iter().map(|o| o.thread), deadline)
     }
 }
 
@@ -230,8 +230,17 @@ impl Pipeline {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
         self.model.cancel(true);
-        self.stages.drain(..).fold(true, |in_time, stage| join(stage, deadline) && in_time)
+        join_all(self.stages.drain(..), deadline)
     }
+}
+
+/// Joins every thread; false where one did not end by `deadline`.
+fn join_all(threads: impl Iterator<Item = JoinHandle<()>>, deadline: Instant) -> bool {
+    let mut in_time = true;
+    for thread in threads {
+        in_time &= join(thread, deadline);
+    }
+    in_time
 }
 
 /// Joins a thread, unless it does not end by `deadline`.

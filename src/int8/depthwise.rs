@@ -54,6 +54,7 @@ mod tests {
     use crate::int8::{Clamp, load, store};
     use proptest::prelude::*;
 
+    #[allow(clippy::too_many_arguments)]
     fn convolve(
         isa: Isa,
         stride: usize,

@@ -32,6 +32,8 @@ macro_rules! vectorised {
 }
 
 /// `round_ties_even(x)` as an integer; |x| is cut to 10⁹ and NaN becomes −10⁹.
+// `clamp` would leave NaN a NaN.
+#[allow(clippy::manual_clamp)]
 #[inline(always)]
 fn round(x: f32) -> i32 {
     // SAFETY: `max` and `min` leave a number within the range of i32.

@@ -562,9 +562,8 @@ impl<'g> Builder<'g> {
             for &c in self.graph.consumers(&output) {
                 let node = &self.graph.proto.node[c];
                 if node.op_type == "DequantizeLinear"
-                    && self.read_in_float(&node.output[0], &inside)
-                    || node.op_type == "DequantizeLinear"
-                        && self.crosses(&node.output[0], &output, members)
+                    && (self.read_in_float(&node.output[0], &inside)
+                        || self.crosses(&output, members))
                 {
                     r.dequantize(&output, node.output[0].clone());
                 }
@@ -573,8 +572,8 @@ impl<'g> Builder<'g> {
         r.finish()
     }
 
-    /// Whether an operator of another region reads this dequantized tensor.
-    fn crosses(&self, _float: &str, quantized: &str, members: &[usize]) -> bool {
+    /// Whether an operator of another region reads this tensor.
+    fn crosses(&self, quantized: &str, members: &[usize]) -> bool {
         self.found
             .iter()
             .enumerate()

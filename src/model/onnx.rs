@@ -110,11 +110,10 @@ impl<'a> Graph<'a> {
             "DequantizeLinear" => {
                 let w = self.constant(&node.input[0])?;
                 let shape = w.shape().to_vec();
-                let w = floats(&w.cast_to::<f32>().ok()?.into_owned());
-                let scale =
-                    floats(&self.constant(&node.input[1])?.cast_to::<f32>().ok()?.into_owned());
+                let w = floats(w.cast_to::<f32>().ok()?.as_ref());
+                let scale = floats(self.constant(&node.input[1])?.cast_to::<f32>().ok()?.as_ref());
                 let zero = match node.input.get(2).filter(|n| !n.is_empty()) {
-                    Some(n) => floats(&self.constant(n)?.cast_to::<f32>().ok()?.into_owned()),
+                    Some(n) => floats(self.constant(n)?.cast_to::<f32>().ok()?.as_ref()),
                     None => vec![0.0; scale.len()],
                 };
                 let rank = shape.len() as i64;

@@ -210,7 +210,7 @@ impl EvalOp for PlannedOp {
 
 impl TypedOp for PlannedOp {
     fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(self.of.shapes(&self.plan).map(|s| f32::fact(s)).collect())
+        Ok(self.of.shapes(&self.plan).map(f32::fact).collect())
     }
 
     fn cost(&self, _: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
