@@ -262,7 +262,11 @@ fn a_daemon_that_cannot_start_says_why_in_a_line() {
     );
     // This model does not say its size.
     run(
-        &format!("[camera]\nsource = \"pattern\"\n[model]\npath = {:?}\n", parity("model.onnx")),
+        &format!(
+            "[camera]\nsource = \"pattern\"\n[model]\npath = {:?}\n[sink.socket]\npath = {:?}\n",
+            parity("model.onnx"),
+            dir.path().join("s")
+        ),
         1,
         "the model does not say its input size: set model.size, for example [299, 299]\n",
     );
