@@ -10,7 +10,7 @@ pub fn return_freed_blocks() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two integers, and no other thread runs yet.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 10);
     }
 }
 
