@@ -1,6 +1,6 @@
 //! Operators that touch each value once: residual add, rescaling, pooling and the borders
 //! between float and int8. Plain loops: the compiler vectorises them for each
-//! instruction set ([`vectorised`]), and they stay far below the products' time.
+//! instruction set (`vectorised!`), and they stay far below the products' time.
 #![allow(unsafe_code)]
 
 use super::{ACT_OFFSET, Act, Clamp, Isa, Quant};

@@ -221,7 +221,7 @@ pub fn depthwise_group(isa: Isa) -> usize {
 /// The weights of a depthwise convolution, `[taps, channels]`, in blocks of channels.
 ///
 /// Block by block; within one, group by group of taps; then in the order of the kernel's
-/// registers (see [`depthwise_slot`]). Missing taps and channels are zero.
+/// registers (see `depthwise_slot`). Missing taps and channels are zero.
 #[derive(Debug)]
 pub struct PackedDepthwise {
     pub isa: Isa,

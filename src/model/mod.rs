@@ -1,8 +1,8 @@
 //! Loads a model, exposes its features and head, and infers. The only room that knows
 //! tract.
 //!
-//! The graph is cut at the tensor that global average pooling reads ([`head`]); quantized
-//! operators become regions of our own ([`import`], [`op`]); tract runs the rest. Pooling
+//! The graph is cut at the tensor that global average pooling reads (`head`); quantized
+//! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
 mod head;

@@ -1,7 +1,7 @@
 //! Heatmaps on a Unix stream socket, for any number of clients up to a limit.
 //!
 //! One thread serves them all with `poll` and writes that never block. Publishing puts
-//! one shared message into the [`Ring`] of each client and rings a bell; it never waits
+//! one shared message into the `Ring` of each client and rings a bell; it never waits
 //! for a client, and encodes nothing while nobody is connected.
 
 mod listen;
@@ -206,7 +206,7 @@ impl Sink for SocketSink {
         Ok(())
     }
 
-    /// Waits at most [`serve::FLUSH_AT_MOST`] for clients to take what they were sent.
+    /// Waits at most `serve::FLUSH_AT_MOST` for clients to take what they were sent.
     fn finish(&mut self) -> Result<(), SinkError> {
         self.stop();
         Ok(())
