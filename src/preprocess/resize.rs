@@ -10,6 +10,7 @@
 //!
 //! (tensorflow/core/kernels/image/resize_bilinear_op.cc, `HalfPixelScaler`.)
 
+use crate::bilinear::{Axis, Tap};
 use crate::config::ColourOrder;
 use crate::frame::Picture;
 
@@ -59,33 +60,13 @@ pub struct ViewResizer {
     channels: [usize; 3],
     layout: ChannelLayout,
     scaling: InputScaling,
-    columns: Vec<Tap>,
-    rows: Vec<Tap>,
+    columns: Axis,
+    rows: Axis,
     /// `mean` and `std` repeated along a row in the output's layout.
     mean: Vec<f32>,
     std: Vec<f32>,
     /// Base rows resized horizontally, the last two in use.
     cache: RowCache,
-}
-
-/// Where one output coordinate reads: `lerp(in[lo], in[hi], t)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Tap {
-    lo: usize,
-    hi: usize,
-    t: f32,
-}
-
-fn taps(input: usize, output: usize) -> Vec<Tap> {
-    let scale = input as f32 / output as f32;
-    let tap = |i: usize| {
-        let src = (i as f32 + 0.5) * scale - 0.5;
-        let floor = src.floor();
-        let lo = (floor.max(0.0) as usize).min(input - 1);
-        let hi = (src.ceil().max(0.0) as usize).min(input - 1);
-        Tap { lo, hi, t: src - floor }
-    };
-    (0..output).map(tap).collect()
 }
 
 fn lerp(a: f32, b: f32, t: f32) -> f32 {
@@ -112,13 +93,9 @@ impl ViewResizer {
                 }
             }
         };
-        let mut columns = taps(base[1], width);
-        if hflip {
-            // Flipped first, resized second: the same weights on mirrored columns.
-            for tap in &mut columns {
-                (tap.lo, tap.hi) = (base[1] - 1 - tap.lo, base[1] - 1 - tap.hi);
-            }
-        }
+        let columns = Axis::new(base[1], width);
+        // Flipped first, resized second: the same weights on mirrored columns.
+        let columns = if hflip { columns.mirrored() } else { columns };
         Ok(Self {
             base,
             view,
@@ -130,7 +107,7 @@ impl ViewResizer {
             layout: scaling.layout,
             scaling: *scaling,
             columns,
-            rows: taps(base[0], view[0]),
+            rows: Axis::new(base[0], view[0]),
             mean: along_row(scaling.mean),
             std: along_row(scaling.std),
             cache: RowCache::new(width * 3),
@@ -159,12 +136,12 @@ impl ViewResizer {
         let plane = self.view[0] * width;
         let Self { rows, columns, channels, layout, cache, mean, std, .. } = self;
         cache.clear();
-        for (i, tap) in rows.iter().enumerate() {
+        for (i, tap) in rows.taps().iter().enumerate() {
             let (top, bottom) = cache.pair(tap.lo, tap.hi, |row, to| {
                 let from = &rgb[row * row_bytes..][..row_bytes];
                 match layout {
-                    ChannelLayout::Hwc => stretch_hwc(from, columns, *channels, to),
-                    ChannelLayout::Chw => stretch_chw(from, columns, *channels, to),
+                    ChannelLayout::Hwc => stretch_hwc(from, columns.taps(), *channels, to),
+                    ChannelLayout::Chw => stretch_chw(from, columns.taps(), *channels, to),
                 }
             });
             match layout {
@@ -299,12 +276,12 @@ pub fn resize_map(
     }
     check_len("the map", from[0] * from[1] * channels, map.len())?;
     check_len("the resized map", to[0] * to[1] * channels, out.len())?;
-    let (columns, row_len) = (taps(from[1], to[1]), to[1] * channels);
+    let (columns, row_len) = (Axis::new(from[1], to[1]), to[1] * channels);
     let mut cache = RowCache::new(row_len);
-    for (tap, out) in taps(from[0], to[0]).iter().zip(out.chunks_exact_mut(row_len)) {
+    for (tap, out) in Axis::new(from[0], to[0]).taps().iter().zip(out.chunks_exact_mut(row_len)) {
         let (top, bottom) = cache.pair(tap.lo, tap.hi, |row, to| {
             let from = &map[row * from[1] * channels..][..from[1] * channels];
-            stretch_map(from, &columns, channels, to);
+            stretch_map(from, columns.taps(), channels, to);
         });
         for ((out, &a), &b) in out.iter_mut().zip(top).zip(bottom) {
             *out = lerp(a, b, tap.t);
