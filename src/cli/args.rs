@@ -225,6 +225,17 @@ pub struct LocalizeArgs {
     /// Boxes: a folder with a Pascal VOC .xml for each photo, or one .json file for all
     #[arg(long, value_name = "DIR|FILE")]
     pub annotations: PathBuf,
+    /// Whose map: of the class decided for, or of each class that the photo's boxes name
+    #[arg(long, value_enum, default_value_t = SubjectArg::Top1)]
+    pub class: SubjectArg,
+}
+
+/// `--class` of `eval localize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SubjectArg {
+    #[value(name = "top-1")]
+    Top1,
+    Annotated,
 }
 
 #[derive(Debug, Args)]
