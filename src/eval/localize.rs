@@ -8,11 +8,10 @@ use super::faithfulness::{Curves, Faithfulness, STEPS, area};
 use super::metrics::{Summary, mean, peak};
 use crate::camera::image::load_image;
 use crate::config::{ClassName, ClassSelect, ClassesConfig, Config};
-use crate::explain::{Explainer, Explanation};
+use crate::explain::{Explainer, Explanation, content};
 use crate::frame::{Picture, Placement};
 use crate::heatmap::region::{Threshold, regions};
 use crate::model::Model;
-use crate::pipeline::content;
 use crate::preprocess::geometry::Geometry;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -330,7 +329,7 @@ fn trial(
 
 /// The box around the largest part of the map that reaches [`BOX_SHARE`] of its maximum;
 /// `None` for a map without anything above 0.
-fn box_of(map: &[f32], width: usize) -> Option<Bounds> {
+pub(super) fn box_of(map: &[f32], width: usize) -> Option<Bounds> {
     let level = Threshold::Share(BOX_SHARE).level(map)?;
     let largest = regions(map, width, level).into_iter().max_by_key(|region| region.cells)?;
     let [left, top] = [largest.bounds.x, largest.bounds.y].map(f64::from);
