@@ -11,10 +11,10 @@ pub use ready::Ready;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::config::{CameraConfig, CameraSource, Config};
-use crate::explain::{ExplainError, Explanation};
-use crate::frame::{Frame, Picture, Placement};
+use crate::explain::ExplainError;
+use crate::frame::{Frame, Picture};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
-use crate::heatmap::Heatmap;
+use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
@@ -151,7 +151,7 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     model: Arc<Model>,
     infer: JoinHandle<Ready>,
-    camera: JoinHandle<()>,
+    stages: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
@@ -194,8 +194,9 @@ impl Pipeline {
         );
         let for_camera = shared.clone();
         let infer = spawn("infer", move || worker.run(beat))?;
-        let camera = spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?;
-        Ok(Pipeline { shared, model, infer, camera })
+        let stages =
+            vec![spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?];
+        Ok(Pipeline { shared, model, infer, stages })
     }
 
     /// The source came to its end and everything is published.
@@ -220,9 +221,9 @@ impl Pipeline {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
         self.model.cancel(true);
-        let camera = join(self.camera, deadline);
+        let ended: Vec<_> = self.stages.into_iter().map(|stage| join(stage, deadline)).collect();
         let ready = join(self.infer, deadline)?;
-        camera.map(|()| ready)
+        ended.into_iter().collect::<Result<(), String>>().map(|()| ready)
     }
 }
 
@@ -461,29 +462,34 @@ impl Worker {
 
     fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
         let picture = self.decoder.decode(&frame)?;
-        let upright = self.geometry.upright(picture);
-        let (placement, base) = self.geometry.fit(&upright, self.ready.explainer.size())?;
+        let picture = Arc::new(self.geometry.upright(picture));
+        let (placement, base) = self.geometry.fit(&picture, self.ready.explainer.size())?;
         let moved = |last: &Arc<Heatmap>| {
             (last.picture, last.covers) != (placement.picture, placement.covers)
         };
         if self.inferred.as_ref().is_some_and(moved) {
             self.ready.explainer.clear();
         }
+        let counters = &self.shared.health.counters;
         let heatmap = match self.ready.explainer.unchanged(base).zip(self.inferred.as_ref()) {
-            Some((age, last)) => Arc::new(published_again(last, &frame, age)),
+            Some((age, last)) => {
+                counters.heatmaps_republished.add(1);
+                Arc::new(published_again(last, &frame, age))
+            }
             None => {
-                if let Some(heat) = &mut self.heat {
-                    self.ready.explainer.set_heat(heat.factor(Instant::now()));
-                }
+                let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now(), counters));
+                self.ready.explainer.set_heat(heat.unwrap_or(1.0));
                 let explained = self.ready.explainer.explain(base)?;
-                let model_sha256 = self.ready.explainer.model().sha256.clone();
-                let heatmap = Arc::new(heatmap(explained, &placement, &frame, model_sha256));
+                let is_late = explained.outcome.is_some_and(|outcome| outcome.is_late());
+                counters.heatmaps_late.add(is_late.into());
+                let mut heatmap = explained.into_heatmap(&placement, frame.moment());
+                heatmap.heat_factor = heat;
+                let heatmap = Arc::new(heatmap);
                 self.inferred = Some(heatmap.clone());
                 heatmap
             }
         };
-        let picture = Arc::new(upright);
-        self.shared.health.counters.heatmaps.add(1);
+        count(counters, &heatmap);
         let item = Published { picture: picture.clone(), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
@@ -494,6 +500,9 @@ impl Worker {
             self.shared.outlets.publish(&item);
         }
         drop(item);
+        // The heatmap is out: now there is time to find out what further views cost.
+        beat.beat(Instant::now());
+        self.ready.explainer.calibrate(base)?;
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }
@@ -501,29 +510,18 @@ impl Worker {
     }
 }
 
-fn heatmap(
-    explained: Explanation,
-    placement: &Placement,
-    frame: &Frame,
-    model_sha256: Arc<str>,
-) -> Heatmap {
-    let (height, width, values) =
-        content(placement, explained.width, explained.classes.len(), explained.values);
-    Heatmap {
-        height,
-        width,
-        values,
-        classes: explained.classes,
-        covers: placement.covers,
-        picture: placement.picture,
-        views: explained.views,
-        sequence: frame.sequence,
-        captured_at: frame.captured_at,
-        captured_wall: frame.captured_wall,
-        spent_ms: explained.spent_ms,
-        budget_ms: explained.budget_ms,
-        model_sha256,
-    }
+/// Tells the metrics of a heatmap about to be published.
+fn count(counters: &Counters, heatmap: &Heatmap) {
+    let is_kept = |view: &&ViewReport| view.age_ms > 0.0;
+    let kept = heatmap.views.iter().filter(is_kept).count();
+    let oldest_ms = heatmap.views.iter().map(|view| view.age_ms).reduce(f64::max);
+    counters.heatmaps.add(1);
+    counters.views_kept.add(kept as u64);
+    counters.views_run.add((heatmap.views.len() - kept) as u64);
+    counters.views.set(Some(heatmap.views.len() as f64));
+    counters.oldest_view_ms.set(oldest_ms);
+    counters.spent_ms.set(Some(heatmap.spent_ms));
+    counters.budget_ms.set(heatmap.budget_ms);
 }
 
 /// The heatmap of a frame that looks like the one inferred `age` ago.
@@ -540,21 +538,4 @@ fn published_again(last: &Heatmap, frame: &Frame, age: Duration) -> Heatmap {
         view.age_ms += age.as_secs_f64() * 1e3;
     }
     heatmap
-}
-
-/// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
-pub(crate) fn content(
-    placement: &Placement,
-    width: usize,
-    classes: usize,
-    values: Vec<f32>,
-) -> (usize, usize, Vec<f32>) {
-    let c = placement.content;
-    let [x, y, w, h] = [c.x, c.y, c.width, c.height].map(|n| n as usize);
-    if values.len() == w * h * classes {
-        return (h, w, values);
-    }
-    let rows = values.chunks_exact(width * classes).skip(y).take(h);
-    let cut = rows.flat_map(|row| &row[x * classes..(x + w) * classes]).copied().collect();
-    (h, w, cut)
 }

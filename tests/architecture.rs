@@ -25,6 +25,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sink", &["wall", "frame", "config", "heatmap"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
+        "eval",
+        &[
+            "bilinear",
+            "frame",
+            "config",
+            "camera",
+            "preprocess",
+            "model",
+            "tta",
+            "heatmap",
+            "explain",
+        ],
+    ),
+    (
         "pipeline",
         &[
             "frame",
@@ -56,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sink",
             "health",
             "explain",
+            "eval",
             "pipeline",
         ],
     ),
@@ -67,9 +82,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("v4l::", &["camera"]),
     ("clap::", &["cli"]),
     // No I/O and no clock here: these rooms are functions of their arguments.
-    ("std::fs", &["config", "camera", "model", "sink", "explain", "pipeline", "health", "cli"]),
+    (
+        "std::fs",
+        &["config", "camera", "model", "sink", "explain", "eval", "pipeline", "health", "cli"],
+    ),
     ("std::net", &["sink", "pipeline", "cli"]),
-    ("Instant::now", &["camera", "slot", "sink", "explain", "pipeline", "cli"]),
+    ("Instant::now", &["camera", "slot", "sink", "explain", "eval", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];
 
