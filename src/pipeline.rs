@@ -5,10 +5,13 @@
 //! something to do, and says so to its heartbeat; no stage waits for a later one.
 
 mod heat;
+mod ready;
+
+pub use ready::Ready;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::config::{CameraConfig, CameraSource, Config};
-use crate::explain::{ExplainError, Explainer};
+use crate::explain::ExplainError;
 use crate::frame::{Frame, Picture};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
 use crate::heatmap::{Heatmap, ViewReport};
@@ -32,6 +35,8 @@ const STAGE_SILENCE: Duration = Duration::from_secs(20);
 /// Why the pipeline did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
     #[error(transparent)]
     Explain(#[from] ExplainError),
     #[error(transparent)]
@@ -96,10 +101,12 @@ impl Outlets {
         }
     }
 
-    /// Lets every sink send out what it has accepted. False where one did not end in time.
-    pub fn finish(self, deadline: Instant) -> bool {
+    /// Lets every sink send out what it has accepted. Names those that did not end by
+    /// `deadline`: what they were at is lost, what they have finished is not.
+    pub fn finish(self, deadline: Instant) -> Vec<String> {
         self.0.iter().for_each(|o| o.slot.close());
-        join_all(self.0.into_iter().map(|o| o.thread), deadline)
+        let outlets = self.0.into_iter();
+        outlets.filter_map(|outlet| join(outlet.thread, deadline).err()).collect()
     }
 }
 
@@ -143,36 +150,20 @@ impl Shared {
 pub struct Pipeline {
     shared: Arc<Shared>,
     model: Arc<Model>,
+    infer: JoinHandle<Ready>,
     stages: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// Plans and warms up the model, then starts camera and worker.
+    /// Starts camera and worker.
     pub fn start(
         config: &Config,
-        model: Arc<Model>,
+        ready: Ready,
         outlets: Arc<Outlets>,
         health: Arc<Health>,
     ) -> Result<Pipeline, StartError> {
+        let model = ready.model.clone();
         model.cancel(false);
-        let mut explainer = Explainer::new(model.clone(), config)?;
-        let [height, width] = explainer.size();
-        let warm = explainer.warm_up()?;
-        log::info!(
-            "model {} at {height}x{width}: {} views in {:.0} ms",
-            model.name,
-            warm.views.len(),
-            warm.spent_ms
-        );
-        if let (Some(least), Some(budget_ms)) =
-            (explainer.exceeded_budget(), config.tta.budget.budget_ms)
-        {
-            log::warn!(
-                "tta.budget.budget_ms = {budget_ms}: the first view alone takes {:.0} ms, so it \
-                 alone runs; allow more, or make model.size smaller",
-                least.as_secs_f64() * 1e3
-            );
-        }
         let shared = Arc::new(Shared {
             health,
             stop: AtomicBool::new(false),
@@ -183,10 +174,10 @@ impl Pipeline {
             finished: AtomicBool::new(false),
         });
         // One frame may cost many times the warm-up on a busy board.
-        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(warm.spent_ms / 1e3 * 20.0));
+        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(ready.warm_ms / 1e3 * 20.0));
         let worker = Worker {
             shared: shared.clone(),
-            explainer,
+            ready,
             geometry: Geometry::new(&config.geometry)?,
             decoder: Decoder::new(),
             last: None,
@@ -202,11 +193,10 @@ impl Pipeline {
             Instant::now(),
         );
         let for_camera = shared.clone();
-        let stages = vec![
-            spawn("infer", move || worker.run(beat))?,
-            spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?,
-        ];
-        Ok(Pipeline { shared, model, stages })
+        let infer = spawn("infer", move || worker.run(beat))?;
+        let stages =
+            vec![spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?];
+        Ok(Pipeline { shared, model, infer, stages })
     }
 
     /// The source came to its end and everything is published.
@@ -224,41 +214,35 @@ impl Pipeline {
         }
     }
 
-    /// Stops camera and inference; a pass in progress is abandoned. False where a stage did
-    /// not end by `deadline`. The pipeline lets go of its sinks.
-    pub fn stop(&mut self, deadline: Instant) -> bool {
+    /// Stops camera and inference; a pass in progress is abandoned. The pipeline lets go of
+    /// its sinks and gives its model back. The error names a stage that did not end by
+    /// `deadline`.
+    pub fn stop(self, deadline: Instant) -> Result<Ready, String> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
         self.model.cancel(true);
-        join_all(self.stages.drain(..), deadline)
+        let ended: Vec<_> = self.stages.into_iter().map(|stage| join(stage, deadline)).collect();
+        let ready = join(self.infer, deadline)?;
+        ended.into_iter().collect::<Result<(), String>>().map(|()| ready)
     }
 }
 
-/// Joins every thread; false where one did not end by `deadline`.
-fn join_all(threads: impl Iterator<Item = JoinHandle<()>>, deadline: Instant) -> bool {
-    let mut in_time = true;
-    for thread in threads {
-        in_time &= join(thread, deadline);
-    }
-    in_time
-}
-
-/// Joins a thread, unless it does not end by `deadline`.
-fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+/// Joins a thread; its name where it does not end by `deadline`, or has panicked.
+fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Result<T, String> {
+    let name = thread.thread().name().unwrap_or("?").to_string();
     while !thread.is_finished() {
         if Instant::now() > deadline {
-            log::error!("thread {} did not end in time", thread.thread().name().unwrap_or("?"));
-            return false;
+            return Err(name);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    thread.join().is_ok()
+    thread.join().map_err(|_| name)
 }
 
-fn spawn(
+fn spawn<T: Send + 'static>(
     stage: &'static str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StartError> {
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
     std::thread::Builder::new()
         .name(stage.into())
         .spawn(run)
@@ -417,7 +401,7 @@ fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) 
 /// The worker: a frame in, a heatmap out.
 struct Worker {
     shared: Arc<Shared>,
-    explainer: Explainer,
+    ready: Ready,
     geometry: Geometry,
     decoder: Decoder,
     /// The picture published last; its buffer comes back once the sinks are done with it.
@@ -441,7 +425,8 @@ enum FrameError {
 }
 
 impl Worker {
-    fn run(mut self, beat: Heartbeat) {
+    /// Gives the model back at the end.
+    fn run(mut self, beat: Heartbeat) -> Ready {
         let mut told = String::new();
         loop {
             beat.beat(Instant::now());
@@ -471,28 +456,30 @@ impl Worker {
         }
         self.shared.finished.store(true, Ordering::Relaxed);
         beat.retire();
+        self.ready.explainer.clear();
+        self.ready
     }
 
     fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
         let picture = self.decoder.decode(&frame)?;
         let picture = Arc::new(self.geometry.upright(picture));
-        let (placement, base) = self.geometry.fit(&picture, self.explainer.size())?;
+        let (placement, base) = self.geometry.fit(&picture, self.ready.explainer.size())?;
         let moved = |last: &Arc<Heatmap>| {
             (last.picture, last.covers) != (placement.picture, placement.covers)
         };
         if self.inferred.as_ref().is_some_and(moved) {
-            self.explainer.clear();
+            self.ready.explainer.clear();
         }
         let counters = &self.shared.health.counters;
-        let heatmap = match self.explainer.unchanged(base).zip(self.inferred.as_ref()) {
+        let heatmap = match self.ready.explainer.unchanged(base).zip(self.inferred.as_ref()) {
             Some((age, last)) => {
                 counters.heatmaps_republished.add(1);
                 Arc::new(published_again(last, &frame, age))
             }
             None => {
                 let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now(), counters));
-                self.explainer.set_heat(heat.unwrap_or(1.0));
-                let explained = self.explainer.explain(base)?;
+                self.ready.explainer.set_heat(heat.unwrap_or(1.0));
+                let explained = self.ready.explainer.explain(base)?;
                 let is_late = explained.outcome.is_some_and(|outcome| outcome.is_late());
                 counters.heatmaps_late.add(is_late.into());
                 let mut heatmap = explained.into_heatmap(&placement, frame.moment());
@@ -515,7 +502,7 @@ impl Worker {
         drop(item);
         // The heatmap is out: now there is time to find out what further views cost.
         beat.beat(Instant::now());
-        self.explainer.calibrate(base)?;
+        self.ready.explainer.calibrate(base)?;
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }

@@ -5,12 +5,14 @@
 //! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
+mod files;
 mod head;
 mod import;
 pub mod metadata;
 mod onnx;
 mod op;
 
+pub use files::FileMarks;
 pub use head::Head;
 pub use import::Fallback;
 pub use metadata::Normalisation;
