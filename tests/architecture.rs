@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
-    ("sink", &["wall", "frame", "config", "heatmap"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",
@@ -68,7 +68,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     // No I/O and no clock here: these rooms are functions of their arguments.
     ("std::fs", &["config", "camera", "model", "sink", "explain", "pipeline", "health", "cli"]),
-    ("std::net", &["sink", "pipeline", "cli"]),
+    ("std::net", &["config", "sink", "pipeline", "cli"]),
     ("Instant::now", &["camera", "slot", "sink", "explain", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];

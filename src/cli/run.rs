@@ -6,12 +6,14 @@ use crate::config::{self, Config};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
 use crate::model::Model;
 use crate::pipeline::{Outlets, Pipeline};
+use crate::sink::http::{About, HttpSink};
+use crate::sink::inherited::Inherited;
 use crate::sink::{Sink, SinkError, files::FileSink, socket::SocketSink, wire::ModelEntry};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
@@ -27,8 +29,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Runs the daemon until a signal or the end of its source. SIGHUP reloads `path`.
 pub fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
+    let inherited = Inherited::take()?;
     let signals = signals()?;
-    let mut daemon = Daemon::start(config)?;
+    let mut daemon = Daemon::start(config, inherited)?;
     daemon.tell(Notifier::ready);
     daemon.watch(&signals, path);
     daemon.stop()
@@ -59,20 +62,33 @@ struct Daemon {
     /// None only while one is exchanged for another.
     pipeline: Option<Pipeline>,
     health: Arc<Health>,
+    outside: Outside,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
 }
 
+/// What sinks are opened with besides their configuration; the same through all reloads.
+struct Outside {
+    inherited: Inherited,
+    health: Arc<Health>,
+    /// The effective configuration for people who ask a sink for it.
+    shown: Arc<Mutex<String>>,
+    started: Instant,
+}
+
 impl Daemon {
-    fn start(config: Config) -> anyhow::Result<Self> {
-        let health = Arc::new(Health::new(Instant::now()));
+    fn start(config: Config, inherited: Inherited) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let health = Arc::new(Health::new(started));
+        let outside = Outside { inherited, health: health.clone(), shown: Arc::default(), started };
+        outside.show(&config);
         let notifier = Notifier::from_env().context("NOTIFY_SOCKET")?;
         let model = Arc::new(Model::configured(&config.model)?);
-        let outlets = Arc::new(Outlets::start(sinks(&config, &model)?, &health)?);
+        let outlets = Arc::new(Outlets::start(sinks(&config, &model, &outside)?, &health)?);
         let pipeline =
             Some(Pipeline::start(&config, model.clone(), outlets.clone(), health.clone())?);
         let watchdog = notifier.watchdog_timeout().map(|t| Watchdog::new(t, Instant::now()));
-        Ok(Self { config, model, outlets, pipeline, health, notifier, watchdog })
+        Ok(Self { config, model, outlets, pipeline, health, outside, notifier, watchdog })
     }
 
     /// Until a signal to stop, or the end of a finite source.
@@ -165,12 +181,13 @@ impl Daemon {
         if let Some(mut pipeline) = self.pipeline.take() {
             pipeline.stop(deadline);
         }
+        self.outside.show(&self.config);
         if !sinks_stay {
             if let Some(outlets) = Arc::get_mut(&mut self.outlets) {
                 std::mem::take(outlets).finish(deadline);
             }
-            self.outlets =
-                Arc::new(Outlets::start(sinks(&self.config, &self.model)?, &self.health)?);
+            let sinks = sinks(&self.config, &self.model, &self.outside)?;
+            self.outlets = Arc::new(Outlets::start(sinks, &self.health)?);
         }
         let (model, outlets) = (self.model.clone(), self.outlets.clone());
         self.pipeline = Some(Pipeline::start(&self.config, model, outlets, self.health.clone())?);
@@ -197,18 +214,40 @@ impl Daemon {
     }
 }
 
+impl Outside {
+    fn show(&self, config: &Config) {
+        About::set_config(&self.shown, crate::config::render::effective(config));
+    }
+}
+
 /// Opens every configured sink.
-pub fn sinks(config: &Config, model: &Model) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+fn sinks(
+    config: &Config,
+    model: &Model,
+    outside: &Outside,
+) -> Result<Vec<Box<dyn Sink>>, SinkError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
+    if let Some(http) = &config.sink.http {
+        let about = About {
+            model: entry.clone(),
+            classes: model.labels.clone(),
+            health: outside.health.clone(),
+            config: outside.shown.clone(),
+            started: outside.started,
+        };
+        sinks.push(Box::new(HttpSink::open(http, &config.overlay, about, &outside.inherited)?));
+    }
     if let Some(socket) = &config.sink.socket {
-        let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
         sinks.push(Box::new(SocketSink::open(socket, entry, model.labels.clone())?));
     }
     if let Some(files) = &config.sink.files {
         sinks.push(Box::new(FileSink::open(files, &config.overlay)?));
     }
     if sinks.is_empty() {
-        log::warn!("no sink is configured: heatmaps go nowhere; add [sink.socket] or [sink.files]");
+        log::warn!(
+            "no sink is configured: heatmaps go nowhere; add [sink.http], [sink.socket] or [sink.files]"
+        );
     }
     Ok(sinks)
 }
