@@ -111,7 +111,7 @@ impl Explanation {
 }
 
 /// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
-fn content(
+pub(crate) fn content(
     placement: &Placement,
     width: usize,
     classes: usize,
