@@ -211,6 +211,7 @@ impl Explainer {
                 filter: config.heatmap.filter,
                 picker: ClassPicker::new(&config.classes, &runner.model.labels)?,
                 merger: MapMerger::default(),
+                only: None,
                 map: Vec::new(),
             },
             geometry: Geometry::new(&config.geometry)?,
@@ -258,6 +259,12 @@ impl Explainer {
         let made = self.runner.alone(view, base)?;
         self.limits.timed(view, &made, self.clock.now());
         Ok(true)
+    }
+
+    /// From now on the map of this class, below the model's number of them, whatever is
+    /// configured and decided.
+    pub fn set_only_class(&mut self, class: usize) {
+        self.maps.only = Some(class);
     }
 
     /// Stops the clock that budgets and ages go by: what a replay does between its frames is
@@ -474,6 +481,8 @@ struct Maps {
     filter: Filter,
     picker: ClassPicker,
     merger: MapMerger,
+    /// Instead of what the picker says.
+    only: Option<usize>,
     /// The small maps of one view.
     map: Vec<f32>,
 }
@@ -493,7 +502,10 @@ impl Maps {
             logits.iter_mut().zip(&made.pass.logits).for_each(|(sum, l)| *sum += weight * l);
         }
         let probabilities = softmax(&logits);
-        let classes = self.picker.pick(&probabilities);
+        let classes = match self.only {
+            Some(class) => vec![class],
+            None => self.picker.pick(&probabilities),
+        };
         self.merger.begin(height, width, classes.len(), logits.len());
         for Part { view, made, weight, .. } in parts {
             let pass = &made.pass;

@@ -168,7 +168,10 @@ pub enum ModelCommand {
 pub struct InspectArgs {
     /// ONNX file
     pub file: PathBuf,
-    /// Print JSON
+    /// Take the model's settings and the views from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON, with the name of every node
     #[arg(long)]
     pub json: bool,
 }
@@ -432,6 +435,7 @@ impl StreamArgs {
         self.model.apply(&mut config);
         self.views.apply(&mut config);
         config.heatmap.filter = Filter::None;
+        config.classes = ClassesConfig { top: 1, ..ClassesConfig::default() };
         config.tta.merge = Merge::Mean;
         check_combinations(&config, "options")?;
         Ok(config)

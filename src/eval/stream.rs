@@ -235,6 +235,10 @@ impl Replay {
         let size = self.policy.size();
         let (_, base) = self.geometry.fit(picture, size).map_err(ExplainError::from)?;
         // The time that the comparison took is not the stream's.
+        let all = self.full.explain(base)?;
+        if let Some(decided) = all.classes.first() {
+            self.policy.set_only_class(decided.index);
+        }
         let now = self.policy.start_clock(Duration::ZERO);
         let began = *self.began.get_or_insert(now);
         let due = self.frame.map_or(Duration::ZERO, |frame| began + frame * self.shown);
@@ -242,7 +246,6 @@ impl Replay {
         self.shown += 1;
         let got = self.policy.explain(base)?;
         self.policy.stop_clock();
-        let all = self.full.explain(base)?;
         let luma = LumaGrid::new(&base.rgb, base.width, base.height);
         let is_cut = self.last_luma.as_ref().is_some_and(|last| {
             let change = last.change_to(&luma, self.rolling.change_levels);
@@ -270,11 +273,10 @@ impl Replay {
         let fresh = got.views.iter().filter(|view| view.age_ms == 0.0);
         let cost = |view: View| self.costs.iter().find(|c| c.0 == view).map_or(0.0, |c| c.1);
         let since_cut_ms = (now - self.cut_at).as_secs_f64() * 1e3;
-        let class = all.classes.first().map(|class| class.index);
         FrameReport {
             cost_views: fresh.map(|v| cost(View { scale: v.scale, hflip: v.hflip })).sum(),
             spent_ms: got.spent_ms,
-            pearson: pearson(&class_map(got, class), &class_map(all, class)),
+            pearson: pearson(&got.values, &all.values),
             views: got.views.len(),
             is_complete: got.is_complete,
             is_cut,
@@ -310,13 +312,6 @@ impl Replay {
             each,
         }
     }
-}
-
-/// The map of one class, which is among those of a frame.
-fn class_map(explanation: &Explanation, class: Option<usize>) -> Vec<f32> {
-    let classes = &explanation.classes;
-    let at = classes.iter().position(|c| Some(c.index) == class).unwrap_or_default();
-    explanation.values.iter().skip(at).step_by(classes.len().max(1)).copied().collect()
 }
 
 /// Agreement from the first complete set of views on, after each cut anew.
