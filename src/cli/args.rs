@@ -165,7 +165,10 @@ pub enum ModelCommand {
 pub struct InspectArgs {
     /// ONNX file
     pub file: PathBuf,
-    /// Print JSON
+    /// Take the model's settings and the views from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON, with the name of every node
     #[arg(long)]
     pub json: bool,
 }
