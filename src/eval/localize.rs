@@ -147,11 +147,11 @@ impl Localizer {
         photos: &[Photo],
     ) -> Result<Self, EvalError> {
         let classes = match subject {
-            Subject::Top1 => ClassesConfig { select: ClassSelect::Top, top: 1, ..named_once() },
+            Subject::Top1 => ClassesConfig { select: ClassSelect::Top, top: 1, ..each_photo_alone() },
             Subject::Annotated => {
                 let list = annotated_classes(&model.labels, photos)?;
                 let list = list.into_iter().map(ClassName::Index).collect();
-                ClassesConfig { select: ClassSelect::List, list, ..named_once() }
+                ClassesConfig { select: ClassSelect::List, list, ..each_photo_alone() }
             }
         };
         let explainer = Explainer::new(model.clone(), &Config { classes, ..config.clone() })?;
@@ -239,7 +239,7 @@ impl Localizer {
 }
 
 /// `[classes]` without thresholds that would make one photo depend on another.
-fn named_once() -> ClassesConfig {
+fn each_photo_alone() -> ClassesConfig {
     ClassesConfig { enter: 0.0, leave: 0.0, ..ClassesConfig::default() }
 }
 
