@@ -83,7 +83,8 @@ fn report<'m>(model: &'m Model, config: &Config) -> Result<Report<'m>, ModelErro
     let views_of = model.native_size.unwrap_or(ASSUMED_SIZE);
     let views = costs(model, config, views_of)?;
     let sum = |of: fn(&Cost) -> f64| views.iter().map(of).sum();
-    let all_views = Total { mmacs_int8: sum(|v| v.mmacs_int8), mmacs_float: sum(|v| v.mmacs_float) };
+    let all_views =
+        Total { mmacs_int8: sum(|v| v.mmacs_int8), mmacs_float: sum(|v| v.mmacs_float) };
     let weights_mib = mib(model.weight_bytes);
     let activations_mib = views.iter().map(|v| v.activations_mib).fold(0.0, f64::max);
     Ok(Report {

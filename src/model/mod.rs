@@ -5,12 +5,14 @@
 //! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
+mod files;
 mod head;
 mod import;
 pub mod metadata;
 mod onnx;
 mod op;
 
+pub use files::FileMarks;
 pub use head::Head;
 pub use import::{Fallback, Int8Node};
 pub use metadata::Normalisation;
@@ -255,7 +257,8 @@ impl Model {
         graph.node.extend(nodes);
         onnx::prune(&mut proto, &[features.to_string()]);
         self.float_nodes = self.left_in_float(&proto);
-        let packed = regions.iter().flat_map(|r| &r.region.ops).map(Op::weight_bytes).sum::<usize>();
+        let packed =
+            regions.iter().flat_map(|r| &r.region.ops).map(Op::weight_bytes).sum::<usize>();
         let head = self.head.weights.len() + self.head.bias.len();
         self.weight_bytes = packed + 4 * (parameters(&proto) as usize + head);
         let mut onnx =
@@ -441,7 +444,9 @@ fn live_bytes(model: &TypedModel) -> usize {
     let Ok(order) = model.eval_order() else { return 0 };
     let bytes = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet).ok().filter(|f| f.konst.is_none());
-        fact.and_then(|f| f.shape.as_concrete().map(|s| s.iter().product::<usize>() * f.datum_type.size_of()))
+        fact.and_then(|f| {
+            f.shape.as_concrete().map(|s| s.iter().product::<usize>() * f.datum_type.size_of())
+        })
     };
     let place: HashMap<usize, usize> = order.iter().enumerate().map(|(i, &n)| (n, i)).collect();
     let mut change = vec![0i64; order.len() + 2];
