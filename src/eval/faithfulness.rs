@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn areas() {
         assert_eq!(area(&[1.0, 0.5, 0.0]), 0.5);
-        assert_eq!(area(&[0.2; 21]), 0.2);
+        assert_eq!(area(&[0.25; 21]), 0.25);
         assert_eq!(area(&[0.0, 0.0, 1.0]), 0.25);
         assert_eq!(area(&[]), 0.0);
     }
