@@ -229,7 +229,7 @@ mod tests {
             assert!(GOOD.contains(from), "{from}");
             assert_eq!(parse_voc(&GOOD.replacen(from, to, 1)), Err(expected.into()));
         };
-        check("</size>", "</sise>", "not XML: expected 'size' tag, not 'sise' at 2:61");
+        check("</size>", "</sise>", "not XML: expected 'size' tag, not 'sise' at 2:62");
         check(GOOD, "<html></html>", "begins with <html>, Pascal VOC's files with <annotation>");
         check(GOOD, "<annotation/>", "no <object> in it; leave the photo out");
         check(GOOD, "", "not XML: the document does not have a root node");

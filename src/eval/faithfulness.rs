@@ -2,9 +2,9 @@
 //! fall with the pixels that a map points at?
 //!
 //! Deletion greys the photo out, the map's highest pixels first; insertion brings them into
-//! a blurred photo. After each step the class's probability is read from one pass at scale
-//! 1. The score is the mean of that curve: small for deletion and large for insertion if
-//! the map is right. Pixels that are equal in the map go in reading order.
+//! a blurred photo. After each step one pass at scale 1 gives the class's probability, and
+//! the mean of that curve is the score: small for deletion and large for insertion if the
+//! map is right. Pixels that are equal in the map go in reading order.
 
 use super::EvalError;
 use crate::classes::softmax;
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn areas() {
         assert_eq!(area(&[1.0, 0.5, 0.0]), 0.5);
-        assert_eq!(area(&[0.2; 21]), 0.2);
+        assert_eq!(area(&[0.25; 21]), 0.25);
         assert_eq!(area(&[0.0, 0.0, 1.0]), 0.25);
         assert_eq!(area(&[]), 0.0);
     }

@@ -152,7 +152,7 @@ fn axis(label: &str) -> Axis {
 fn box_plot(accuracy: &Beside<[Vec<f64>; 3]>, i: usize) -> Plot {
     let line = |name, stroke, values: &[Vec<f64>; 3]| line(name, stroke, &values[i], THRESHOLDS);
     Plot {
-        title: format!("Photos with a box right at IoU {}", RIGHT_AT[i]),
+        title: format!("Maps with a box right at IoU {}", RIGHT_AT[i]),
         x: axis("threshold on the map stretched to 0–1"),
         y: axis("share of maps"),
         lines: vec![
