@@ -82,33 +82,29 @@ fn inspected(file: &str, args: &[&str]) -> (String, serde_json::Value) {
 #[test]
 fn inspect_says_what_runs_where_and_why() {
     let end = "pooling and head: decisions and maps are made of the same features";
+    let warning = "warning: the file is quantized, and these nodes run in float:\n";
+    // The file, its nodes in float, and what is said of them.
     let cases = [
-        (
-            "gemm",
-            (false, 0, 4, 0),
-            format!("in float     2 Conv, 2 Relu: the file is not quantized; {end}\n"),
-        ),
-        ("qdq_u8", (true, 7, 0, 0), format!("in float     {end}\n")),
-        (
-            "float_pointwise",
-            (true, 6, 1, 1),
-            "warning: the file is quantized".into(),
-        ),
-        ("weights_only", (false, 0, 4, 2), "  Conv `c1`: its input `image` is float\n".into()),
+        ("gemm", 4, format!("in float     2 Conv, 2 Relu: the file is not quantized; {end}\n")),
+        ("qdq_u8", 0, format!("in float     {end}\n")),
+        ("weights_only", 4, format!("{warning}  Conv `c1`: its input `image` is float\n")),
     ];
-    for (name, expected, said) in cases {
+    for (name, in_float, said) in cases {
         let (shown, json) = inspected(&format!("tests/models/{name}.onnx"), &[]);
-        let count = |key: &str| json[key].as_array().unwrap().len();
-        let int8 = json["int8"].as_bool().unwrap();
-        let got = (int8, count("int8_nodes"), count("float_nodes"), count("fallbacks"));
-        assert_eq!(got, expected, "{name}: {shown}");
+        let list = |key: &str| json[key].as_array().unwrap().clone();
         assert!(shown.contains(&said), "{name}: {shown}");
-        let warned = shown.contains("warning: the file is quantized, and these nodes run in float:");
-        assert_eq!(warned, expected.3 > 0, "{name}: {shown}");
-        for node in json["float_nodes"].as_array().unwrap() {
-            assert!(!node["why"].as_str().unwrap().is_empty(), "{name}: {node}");
-        }
+        assert_eq!(list("float_nodes").len(), in_float, "{name}: {json}");
+        assert_eq!(list("int8_nodes").is_empty(), name != "qdq_u8", "{name}: {json}");
+        assert_eq!(shown.contains(warning), name == "weights_only", "{name}: {shown}");
     }
+    // Int8 around one float convolution: that one is among the nodes, with its reason.
+    let (shown, json) = inspected("tests/models/float_pointwise.onnx", &[]);
+    assert!(shown.contains(warning) && shown.contains("  Conv `c2`: "), "{shown}");
+    let nodes = json["float_nodes"].as_array().unwrap();
+    let pointwise = nodes.iter().find(|n| n["node"] == "c2").unwrap();
+    let fallbacks = json["fallbacks"].as_array().unwrap();
+    assert!(fallbacks.contains(pointwise), "{json}");
+    assert!(!json["int8_nodes"].as_array().unwrap().is_empty(), "{json}");
 }
 
 #[test]
@@ -139,7 +135,8 @@ fn inspect_costs_the_configured_views() {
     let (shown, json) = inspected("tests/models/fixed.onnx", &[]);
     assert!(shown.contains("input        16x16, fixed"), "{shown}");
     assert!(json["shortest_side"].is_null());
-    assert_eq!(json["views"].as_array().unwrap().len(), 2, "{shown}");
+    let views = json["views"].as_array().unwrap();
+    assert!(views.iter().all(|v| v["size"].to_string() == "[16,16]"), "{shown}");
 
     let (_, json) = inspected("tests/models/qdq_u8.onnx", &[]);
     assert_eq!(json["views_of"].to_string(), "[224,224]");

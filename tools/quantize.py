@@ -90,7 +90,10 @@ def run(args):
     model = load(args.model)
     metadata = {p.key: p.value for p in model.metadata_props}
     height, width = input_size(args.size or metadata.get("native_size", "299x299"))
-    network = Network(model, args.threads)
+    try:
+        network = Network(model, args.threads)
+    except QuantizationError as e:
+        raise QuantizationError(f"{args.model}: {e}") from e
     reader = photos.Reader(
         args.scaling or metadata.get("scaling", "keras"),
         args.colour or metadata.get("colour", "rgb"),

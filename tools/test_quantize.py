@@ -98,24 +98,38 @@ def test_missed_threshold_fails(folder):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["m.onnx", "--images", "empty"], "empty: no photos"),
+        (["m.onnx", "--images", "empty"], "empty: no photos (.bmp, .jpeg, .jpg, .png, .webp) in it"),
         (["m.onnx", "--images", "missing"], "missing: no such folder"),
-        (["m.onnx", "--images", "photos", "--size", "big"], "expected HxW"),
+        (["m.onnx", "--images", "photos", "--size", "big"], "size 'big': expected HxW, as in 299x299"),
         (["none.onnx", "--images", "photos"], "none.onnx: no such file"),
-        (["photos/00.png", "--images", "photos"], "not a valid ONNX model"),
-        (["headless.onnx", "--images", "photos"], "no global average pooling"),
-        (["m.onnx", "--images", "few"], "photos left for calibration"),
-        (["m.onnx", "--images", "photos", "--force-not"], "unrecognized arguments"),
+        (
+            ["headless.onnx", "--images", "photos"],
+            "headless.onnx: no global average pooling (GlobalAveragePool, or ReduceMean over height and width) before a "
+            "linear layer was found; the network ends in Relu, MaxPool, Flatten, Gemm",
+        ),
+        (
+            ["m.onnx", "--images", "few"],
+            "4 photos left for calibration in few, at least 16 are needed; 100 to 250 of what the camera will see are better",
+        ),
+        (["m.onnx", "--images", "broken"], "broken/00.png: can't be read as an image: cannot identify image file 'broken/00.png'"),
+        (["m.onnx", "--images", "photos", "--eval-images", "empty"], "empty: no photos (.bmp, .jpeg, .jpg, .png, .webp) in it"),
     ],
 )
 def test_bad_input(folder, arguments, message):
     onnx.save(small_network(pool="MaxPool"), folder / "headless.onnx")
-    (folder / "few").mkdir()
+    (folder / "few").mkdir(), (folder / "broken").mkdir()
     for i in range(5):
         (folder / "few" / f"{i}.png").write_bytes((folder / "photos" / f"{i:02}.png").read_bytes())
+    for i in range(40):
+        (folder / "broken" / f"{i:02}.png").write_bytes(b"no picture")
     run = quantize(folder, *arguments, "--out", "q.onnx")
-    assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr, run.stderr
-    assert not (folder / "q.onnx").exists()
+    assert run.returncode == 1 and run.stderr.splitlines()[-1] == f"quantize: {message}"
+    assert "Traceback" not in run.stderr and not (folder / "q.onnx").exists()
+
+
+def test_what_is_no_model_is_refused(folder):
+    run = quantize(folder, "photos/00.png", "--images", "photos", "--out", "q.onnx")
+    assert run.returncode == 1 and "quantize: photos/00.png: not a valid ONNX model: " in run.stderr
 
 
 def test_never_overwrites(folder):

@@ -92,7 +92,7 @@ fn report<'m>(model: &'m Model, config: &Config) -> Result<Report<'m>, ModelErro
         sha256: &model.sha256,
         native_size: model.native_size,
         dynamic: model.dynamic,
-        shortest_side: model.shortest_side(),
+        shortest_side: model.shortest_side(views_of[0].min(views_of[1])),
         normalisation: model.normalisation,
         ending: &model.ending,
         features: &model.features,

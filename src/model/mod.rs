@@ -61,9 +61,6 @@ pub enum ModelError {
 /// Larger files are refused: 1 GiB.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// As configured sizes: `model.size`.
-const LONGEST_SIDE: usize = 4096;
-
 /// A loaded model. Plans for input sizes are made on demand and kept.
 pub struct Model {
     /// Where it came from, for people.
@@ -83,8 +80,7 @@ pub struct Model {
     pub weight_bytes: usize,
     /// Operators that run in int8, in the file's order.
     pub int8_nodes: Vec<Int8Node>,
-    /// Nodes before the pooling that run in float, and why; none are worth a word in a file
-    /// that is quantized throughout.
+    /// Nodes before the pooling that run in float, and why.
     pub float_nodes: Vec<Fallback>,
     /// Those of them that run in float although the file is quantized.
     pub fallbacks: Vec<Fallback>,
@@ -276,7 +272,9 @@ impl Model {
         let nodes = nodes.filter(|n| !between.contains(&&*n.op_type));
         let why = |output: &str| match self.fallbacks.iter().find(|f| f.node == output) {
             Some(known) => known.why.clone(),
-            None if self.is_int8() => "it has no int8 operator".into(),
+            None if self.is_int8() || !self.fallbacks.is_empty() => {
+                "it stands between float nodes, or has no int8 operator".into()
+            }
             None => "the file is not quantized".into(),
         };
         nodes
@@ -303,9 +301,9 @@ impl Model {
         Ok(plan)
     }
 
-    /// The shortest side of a square input that works: a window that pads nothing needs as
-    /// many pixels as it is wide. None: the size is fixed.
-    pub fn shortest_side(&self) -> Option<usize> {
+    /// The shortest side of a square input that works, up to one that is known to work: a
+    /// window that pads nothing needs as many pixels as it is wide. None: the size is fixed.
+    pub fn shortest_side(&self, known: usize) -> Option<usize> {
         if !self.dynamic {
             return None;
         }
@@ -316,8 +314,12 @@ impl Model {
                 fact.is_some_and(|shape| !shape.contains(&0))
             })
         };
-        let sides: Vec<usize> = (1..=LONGEST_SIDE).collect();
-        sides.get(sides.partition_point(|&side| !works(side))).copied()
+        let (mut short, mut known) = (0, known);
+        while known - short > 1 {
+            let side = short.midpoint(known);
+            if works(side) { known = side } else { short = side }
+        }
+        Some(known)
     }
 
     fn input_shape(&self, [height, width]: [usize; 2]) -> [usize; 4] {

@@ -127,11 +127,10 @@ def weights_only():
     constants = {k: v for k, v in BODY.items() if k[0] == "b"} | {"w": HEAD, "b": BIAS}
     before = []
     for k in ("w1", "w2"):
-        scale = np.abs(BODY[k]).max((1, 2, 3)) / F(127)
-        constants[k + "_codes"] = np.rint(BODY[k] / scale[:, None, None, None]).astype(np.int8)
-        constants[k + "_scale"] = scale
-        constants[k + "_zero"] = np.zeros(scale.shape, np.int8)
-        before.append(node("DequantizeLinear", [k + "_codes", k + "_scale", k + "_zero"], [k], axis=0))
+        scale = np.abs(BODY[k]).max() / F(127)
+        constants[k + "_codes"] = np.rint(BODY[k] / scale).astype(np.int8)
+        constants[k + "_scale"], constants[k + "_zero"] = scale, np.int8(0)
+        before.append(node("DequantizeLinear", [k + "_codes", k + "_scale", k + "_zero"], [k]))
     ending = [node("GlobalAveragePool", ["features"], ["gap"]), node("Flatten", ["gap"], ["flat"]),
               node("Gemm", ["flat", "w", "b"], ["out"])]
     save("weights_only", model(before + body() + ending, constants, DYNAMIC))
