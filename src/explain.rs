@@ -21,13 +21,14 @@ mod limits;
 
 use crate::classes::{ClassError, ClassPicker, softmax};
 use crate::config::{Config, Filter, GeometryConfig, Method};
-use crate::frame::Picture;
+use crate::frame::{Moment, Picture, Placement};
 use crate::heatmap::method::{FeatureView, HeadView, MethodError, class_maps, score_maps};
-use crate::heatmap::{ClassScore, ViewReport, filter};
+use crate::heatmap::{ClassScore, Heatmap, ViewReport, filter};
 use crate::int8::graph::Layout;
 use crate::model::{Model, ModelError, Pass, Plan};
 use crate::preprocess::geometry::{Geometry, GeometryError};
 use crate::preprocess::resize::{ChannelLayout, InputScaling, ResizeError, ViewResizer};
+use crate::tta::Outcome;
 use crate::tta::merge::{MapMerger, Weight};
 use crate::tta::view::{View, WeightedView, views};
 use limits::{Limits, Made, by_region};
@@ -75,6 +76,65 @@ pub struct Explanation {
     pub spent_ms: f64,
     /// What `spent_ms` was to stay within; `None`: no limit.
     pub budget_ms: Option<f64>,
+    /// How it kept to that.
+    pub outcome: Option<Outcome>,
+    /// Whether every view counts fully: none was left out, is missing or has faded.
+    pub is_complete: bool,
+    /// SHA-256 of the model file, hexadecimal.
+    pub model_sha256: Arc<str>,
+}
+
+impl Explanation {
+    /// The map ready to publish: of the picture alone, without padding. `placement` says
+    /// where the base picture lies in the frame's, `moment` which frame that was. The only
+    /// way to a [`Heatmap`].
+    pub fn into_heatmap(self, placement: &Placement, moment: Moment) -> Heatmap {
+        let classes = self.classes.len();
+        let (height, width, values) = content(placement, self.width, classes, self.values);
+        Heatmap {
+            height,
+            width,
+            values,
+            classes: self.classes,
+            covers: placement.covers,
+            picture: placement.picture,
+            views: self.views,
+            sequence: moment.sequence,
+            captured_at: moment.captured_at,
+            captured_wall: moment.captured_wall,
+            spent_ms: self.spent_ms,
+            budget_ms: self.budget_ms,
+            heat_factor: None,
+            model_sha256: self.model_sha256,
+        }
+    }
+}
+
+/// What one view alone makes of a picture.
+#[derive(Clone, Debug)]
+pub struct ViewMap {
+    pub view: View,
+    /// `[height, width]`, signed, un-flipped and of the base picture's size.
+    pub values: Vec<f32>,
+    /// Of all classes.
+    pub logits: Vec<f32>,
+}
+
+/// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
+pub(crate) fn content(
+    placement: &Placement,
+    width: usize,
+    classes: usize,
+    values: Vec<f32>,
+) -> (usize, usize, Vec<f32>) {
+    let c = placement.content;
+    let [x, y, w, h] = [c.x, c.y, c.width, c.height].map(|n| n as usize);
+    if values.len() == w * h * classes {
+        return (h, w, values);
+    }
+    let rows = values.chunks_exact(width * classes).skip(y).take(h);
+    let cut = rows.flat_map(|row| &row[x * classes..(x + w) * classes]).copied().collect();
+    (h, w, cut)
 }
 
 /// A view with everything that running it takes.
@@ -106,8 +166,21 @@ pub struct Explainer {
     limits: Limits,
     maps: Maps,
     geometry: Geometry,
-    /// Where this explainer's time begins.
-    origin: Instant,
+    clock: Clock,
+}
+
+/// Time since any fixed moment; it runs by the wall, but a replay may stop it.
+struct Clock {
+    /// What it said when it was started.
+    at: Duration,
+    /// `None`: it stands.
+    started: Option<Instant>,
+}
+
+impl Clock {
+    fn now(&self) -> Duration {
+        self.at + self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    }
 }
 
 impl Explainer {
@@ -138,11 +211,12 @@ impl Explainer {
                 filter: config.heatmap.filter,
                 picker: ClassPicker::new(&config.classes, &runner.model.labels)?,
                 merger: MapMerger::default(),
+                only: None,
                 map: Vec::new(),
             },
             geometry: Geometry::new(&config.geometry)?,
             runner,
-            origin: Instant::now(),
+            clock: Clock { at: Duration::ZERO, started: Some(Instant::now()) },
         })
     }
 
@@ -156,15 +230,17 @@ impl Explainer {
         Ok(self.geometry.fit(picture, self.size)?.1.clone())
     }
 
-    /// Makes the first frame as fast as the others, and measures for the budget what the
-    /// identity view costs; the other views are predicted from it until they have run.
-    /// Returns what was made of a grey picture.
+    /// Makes the first frame as fast as the others, and measures for a budget what the
+    /// identity view costs. Returns what was made of a grey picture.
+    ///
+    /// # Errors
+    /// As [`Explainer::explain`].
     pub fn warm_up(&mut self) -> Result<Explanation, ExplainError> {
         let [height, width] = self.size;
         let grey = Picture { rgb: vec![127; height * width * 3], width, height };
         let mut warm = self.explain(&grey)?;
         if !self.limits.has_all() {
-            self.limits.forget_times();
+            // A budget's first time of a view does not count.
             self.limits.clear();
             warm = self.explain(&grey)?;
         }
@@ -172,9 +248,41 @@ impl Explainer {
         Ok(warm)
     }
 
+    /// Runs one view whose time a budget does not know yet on this base picture; false
+    /// where there is none. Within a limit of time no further view starts before it was
+    /// timed: call this between frames, from the first heatmap on.
+    ///
+    /// # Errors
+    /// Of the model.
+    pub fn calibrate(&mut self, base: &Picture) -> Result<bool, ExplainError> {
+        let Some(view) = self.limits.untimed(self.clock.now()) else { return Ok(false) };
+        let made = self.runner.alone(view, base)?;
+        self.limits.timed(view, &made, self.clock.now());
+        Ok(true)
+    }
+
+    /// From now on the map of this class, below the model's number of them, whatever is
+    /// configured and decided.
+    pub fn set_only_class(&mut self, class: usize) {
+        self.maps.only = Some(class);
+    }
+
+    /// Stops the clock that budgets and ages go by: what a replay does between its frames is
+    /// not the stream's time.
+    pub fn stop_clock(&mut self) {
+        self.clock = Clock { at: self.clock.now(), started: None };
+    }
+
+    /// Starts the clock again, at `at` if that is later than when it stopped. Returns what
+    /// it says.
+    pub fn start_clock(&mut self, at: Duration) -> Duration {
+        self.clock = Clock { at: at.max(self.clock.now()), started: Some(Instant::now()) };
+        self.clock.at
+    }
+
     /// The identity view's time with all around it, when that alone exceeds the budget.
     pub fn exceeded_budget(&self) -> Option<Duration> {
-        self.limits.exceeded(self.origin.elapsed())
+        self.limits.exceeded(self.clock.now())
     }
 
     /// The share of the budget, 0–1, that heat leaves to the pictures that follow; without
@@ -186,7 +294,7 @@ impl Explainer {
     /// How old the last explanation is, if the gate says that it holds for this base
     /// picture too.
     pub fn unchanged(&self, base: &Picture) -> Option<Duration> {
-        self.limits.unchanged(base, self.origin.elapsed())
+        self.limits.unchanged(base, self.clock.now())
     }
 
     /// Forgets all earlier pictures: what follows is something else.
@@ -197,7 +305,7 @@ impl Explainer {
     /// Runs the views that a base picture of [`Explainer::size`] may have, and merges their
     /// maps and those kept from earlier pictures.
     pub fn explain(&mut self, base: &Picture) -> Result<Explanation, ExplainError> {
-        let start = self.origin.elapsed();
+        let start = self.clock.now();
         self.limits.begin(base, start);
         let made = match self.limits.has_all() {
             true => self.runner.side_by_side(base)?,
@@ -205,19 +313,53 @@ impl Explainer {
         };
         let parts = parts(&self.runner.views, &self.limits, &made);
         let mut explanation = self.maps.merge(&self.runner.model, base, &parts)?;
-        let end = self.origin.elapsed();
+        let end = self.clock.now();
         explanation.spent_ms = (end - start).as_secs_f64() * 1e3;
         explanation.budget_ms = self.limits.budget_ms();
-        self.limits.end(softmax(&explanation.logits), end);
+        explanation.is_complete =
+            explanation.views.len() == self.runner.views.len() && self.limits.is_complete();
+        explanation.outcome = self.limits.end(softmax(&explanation.logits), end);
         Ok(explanation)
+    }
+
+    /// What each view alone makes of a base picture: its map of the class that all views
+    /// together decide for. For those who ask what a view is worth; limits do not matter.
+    ///
+    /// # Errors
+    /// As [`Explainer::explain`].
+    pub fn each_view(&mut self, base: &Picture) -> Result<Vec<ViewMap>, ExplainError> {
+        let made = self.runner.side_by_side(base)?;
+        let mut merged = vec![0.0; self.runner.model.head.classes];
+        for (prepared, (_, made)) in self.runner.views.iter().zip(&made) {
+            let logits = merged.iter_mut().zip(&made.pass.logits);
+            logits.for_each(|(sum, logit)| *sum += prepared.weight * logit);
+        }
+        let class = (0..merged.len()).max_by(|&a, &b| merged[a].total_cmp(&merged[b]));
+        let [height, width] = self.size;
+        let Maps { method, merger, map, .. } = &mut self.maps;
+        let alone = |(prepared, (view, made)): (&Prepared, (View, Made))| {
+            let Made { pass, .. } = made;
+            let class = [class.unwrap_or_default()];
+            view_maps(&self.runner.model, *method, prepared, base, &pass, &class, map)?;
+            merger.begin(height, width, 1, pass.logits.len());
+            merger.add(view, Weight::Uniform(1.0), [pass.height, pass.width], map, &pass.logits);
+            Ok(ViewMap { view, values: merger.map().to_vec(), logits: pass.logits })
+        };
+        self.runner.views.iter().zip(made).map(alone).collect()
+    }
+
+    /// The views with their multiply-accumulates, in the order configured.
+    pub fn views(&self) -> Vec<(View, u64)> {
+        let macs = |v: &Prepared| (v.view, v.plan.macs_int8 + v.plan.macs_float);
+        self.runner.views.iter().map(macs).collect()
     }
 
     /// Runs views as long as one fits. What rolling keeps stays with it.
     fn one_after_another(&mut self, base: &Picture) -> Result<Vec<(View, Made)>, ExplainError> {
         let mut fresh = Vec::new();
-        while let Some(view) = self.limits.next(self.origin.elapsed()) {
+        while let Some(view) = self.limits.next(self.clock.now()) {
             let made = self.runner.alone(view, base)?;
-            if let Some(made) = self.limits.finished(view, made, self.origin.elapsed()) {
+            if let Some(made) = self.limits.finished(view, made, self.clock.now()) {
                 fresh.push((view, made));
             }
         }
@@ -339,12 +481,14 @@ struct Maps {
     filter: Filter,
     picker: ClassPicker,
     merger: MapMerger,
+    /// Instead of what the picker says.
+    only: Option<usize>,
     /// The small maps of one view.
     map: Vec<f32>,
 }
 
 impl Maps {
-    /// Times are left at zero.
+    /// Times and what belongs to them are left empty.
     fn merge(
         &mut self,
         model: &Model,
@@ -358,7 +502,10 @@ impl Maps {
             logits.iter_mut().zip(&made.pass.logits).for_each(|(sum, l)| *sum += weight * l);
         }
         let probabilities = softmax(&logits);
-        let classes = self.picker.pick(&probabilities);
+        let classes = match self.only {
+            Some(class) => vec![class],
+            None => self.picker.pick(&probabilities),
+        };
         self.merger.begin(height, width, classes.len(), logits.len());
         for Part { view, made, weight, .. } in parts {
             let pass = &made.pass;
@@ -390,6 +537,9 @@ impl Maps {
             logits,
             spent_ms: 0.0,
             budget_ms: None,
+            outcome: None,
+            is_complete: false,
+            model_sha256: model.sha256.clone(),
         })
     }
 }
@@ -398,14 +548,18 @@ fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared
     let [h, w] = size;
     let view_size = v.view.size(h, w);
     let plan = model.plan(view_size)?;
+    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &input_scaling(model))?;
+    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+}
+
+/// How a model wants its input.
+pub fn input_scaling(model: &Model) -> InputScaling {
     let n = model.normalisation;
     let layout = match model.input_layout() {
         Layout::Nhwc => ChannelLayout::Hwc,
         Layout::Nchw => ChannelLayout::Chw,
     };
-    let scaling = InputScaling { mean: n.mean, std: n.std, colour: n.order, layout };
-    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &scaling)?;
-    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+    InputScaling { mean: n.mean, std: n.std, colour: n.order, layout }
 }
 
 /// The small maps of one view, `[grid h, grid w, classes]`.

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
-    ("sink", &["wall", "frame", "config", "heatmap"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",
@@ -41,6 +41,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "eval",
+        &[
+            "bilinear",
+            "frame",
+            "config",
+            "camera",
+            "classes",
+            "preprocess",
+            "model",
+            "tta",
+            "heatmap",
+            "explain",
+            "pipeline",
+        ],
+    ),
+    (
         "cli",
         &[
             "bilinear",
@@ -56,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sink",
             "health",
             "explain",
+            "eval",
             "pipeline",
         ],
     ),
@@ -67,9 +84,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("v4l::", &["camera"]),
     ("clap::", &["cli"]),
     // No I/O and no clock here: these rooms are functions of their arguments.
-    ("std::fs", &["config", "camera", "model", "sink", "explain", "pipeline", "health", "cli"]),
-    ("std::net", &["sink", "pipeline", "cli"]),
-    ("Instant::now", &["camera", "slot", "sink", "explain", "pipeline", "cli"]),
+    (
+        "std::fs",
+        &["config", "camera", "model", "sink", "explain", "eval", "pipeline", "health", "cli"],
+    ),
+    ("std::net", &["config", "sink", "pipeline", "cli"]),
+    ("Instant::now", &["camera", "slot", "sink", "explain", "eval", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];
 

@@ -7,6 +7,7 @@ use crate::config::{
     ClassName, ClassSelect, ClassesConfig, Config, ConfigErrors, Filter, Merge, Method,
     SocketConfig, check_combinations, load,
 };
+use crate::explain::whole_picture;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
@@ -38,6 +39,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Look into models
     Model(ModelArgs),
+    /// Measure how good the maps are, on photos
+    Eval(EvalArgs),
     /// Report everything wrong with a configuration
     CheckConfig(CheckConfigArgs),
     /// Print the effective configuration, defaults included, as commented TOML
@@ -137,6 +140,9 @@ pub struct BenchArgs {
     pub model: ModelOptions,
     #[command(flatten)]
     pub views: ViewOptions,
+    /// Hold frames to a budget, in ms, and count how they keep it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub budget_ms: Option<u64>,
     /// Measured runs of each stage
     #[arg(long, value_name = "R", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -162,9 +168,150 @@ pub enum ModelCommand {
 pub struct InspectArgs {
     /// ONNX file
     pub file: PathBuf,
-    /// Print JSON
+    /// Take the model's settings and the views from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON, with the name of every node
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    pub command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Do the maps lie on the things? Against boxes, and by hiding what they point at
+    Localize(LocalizeArgs),
+    /// What is each view worth? Parts of the views against all of them, and the best order
+    Tta(TtaArgs),
+    /// What does a budget buy? A clip or pictures, frame by frame, against all views
+    Stream(StreamArgs),
+}
+
+/// Photos, model, views and output: shared by all of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalOptions {
+    /// Folder of photos, taken in name order
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Take only the first N photos
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Start from this configuration instead of the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub views: ViewOptions,
+    /// How the views' maps become one
+    #[arg(long, value_parser = choice::<Merge>("tta.merge"))]
+    pub merge: Option<Merge>,
+    /// Which map
+    #[arg(long, value_parser = choice::<Method>("heatmap.method"))]
+    pub method: Option<Method>,
+    /// Labels, one a line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Folder for plots; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Overwrite plots that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// Print JSON, with every photo's figures, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LocalizeArgs {
+    #[command(flatten)]
+    pub options: EvalOptions,
+    /// Boxes: a folder with a Pascal VOC .xml for each photo, or one .json file for all
+    #[arg(long, value_name = "DIR|FILE")]
+    pub annotations: PathBuf,
+    /// Whose map: of the class decided for, or of each class that the photo's boxes name
+    #[arg(long, value_enum, default_value_t = SubjectArg::Top1)]
+    pub class: SubjectArg,
+}
+
+#[derive(Debug, Args)]
+pub struct TtaArgs {
+    #[command(flatten)]
+    pub options: EvalOptions,
+    /// Boxes, for localisation scores: a folder with a Pascal VOC .xml for each photo, or
+    /// one .json file for all
+    #[arg(long, value_name = "DIR|FILE")]
+    pub annotations: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// A y4m file, or a folder of images: a stream in name order
+    #[arg(long, value_name = "FILE|DIR")]
+    pub source: PathBuf,
+    /// Which views a frame gets
+    #[arg(long, value_enum)]
+    pub policy: PolicyArg,
+    /// Frames a second that the stream stands for; without it, frames come as fast as they
+    /// are worked off
+    #[arg(long, value_name = "N", value_parser = parse_fps)]
+    pub fps: Option<f64>,
+    /// Of --policy budget, in ms; without it, three times what one view takes
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub budget_ms: Option<u64>,
+    /// Show every picture for N frames
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub hold: u32,
+    /// Add a camera's noise to every frame: standard deviation in levels (of 255)
+    #[arg(long, value_name = "LEVELS", default_value_t = 0.0, value_parser = parse_noise)]
+    pub noise: f32,
+    /// Take only the first N frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Start from this configuration instead of the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub views: ViewOptions,
+    /// Folder for the plot; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Overwrite a plot that is there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// Print JSON, with every frame's figures, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--policy` of `eval stream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PolicyArg {
+    /// The view at scale 1 alone
+    Identity,
+    /// Every view of every frame
+    Full,
+    /// As many as fit into a time
+    Budget,
+    /// Spread over the frames, and kept
+    Rolling,
+}
+
+/// `--class` of `eval localize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SubjectArg {
+    #[value(name = "top-1")]
+    Top1,
+    Annotated,
 }
 
 #[derive(Debug, Args)]
@@ -244,6 +391,57 @@ impl ExplainArgs {
     }
 }
 
+impl EvalOptions {
+    /// The configuration with the options laid over it. Photos are explained whole unless
+    /// a configuration says otherwise, and maps are left as they are, signed.
+    ///
+    /// # Errors
+    /// As [`load`], and for options that do not go together.
+    pub fn effective_config(&self) -> Result<Config, ConfigErrors> {
+        let mut config = load_or_default(self.config.as_deref())?;
+        if self.config.is_none() {
+            config.geometry = whole_picture();
+        }
+        config.tta = config.tta.unlimited();
+        self.model.apply(&mut config);
+        self.views.apply(&mut config);
+        if let Some(labels) = &self.labels {
+            config.model.labels = Some(labels.clone());
+        }
+        config.tta.merge = self.merge.unwrap_or(config.tta.merge);
+        config.heatmap.method = self.method.unwrap_or(config.heatmap.method);
+        config.heatmap.filter = Filter::None;
+        check_combinations(&config, "options")?;
+        Ok(config)
+    }
+
+    /// How many photos to take at most.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.map(|n| n as usize)
+    }
+}
+
+impl StreamArgs {
+    /// The configuration with the options laid over it, for all views of every frame; what
+    /// a policy makes of that is not these options' business.
+    ///
+    /// # Errors
+    /// As [`load`], and for options that do not go together.
+    pub fn effective_config(&self) -> Result<Config, ConfigErrors> {
+        let mut config = load_or_default(self.config.as_deref())?;
+        if self.config.is_none() {
+            config.geometry = whole_picture();
+        }
+        self.model.apply(&mut config);
+        self.views.apply(&mut config);
+        config.heatmap.filter = Filter::None;
+        config.classes = ClassesConfig { top: 1, ..ClassesConfig::default() };
+        config.tta.merge = Merge::Mean;
+        check_combinations(&config, "options")?;
+        Ok(config)
+    }
+}
+
 impl ModelOptions {
     /// Lays these options over a configuration; `--size native` leaves the size unset.
     pub fn apply(&self, config: &mut Config) {
@@ -288,6 +486,20 @@ fn parse_scale(text: &str) -> Result<f32, String> {
     match text.trim().parse::<f32>() {
         Ok(scale) if (0.25..=4.0).contains(&scale) => Ok(scale),
         _ => Err("allowed a number from 0.25 to 4".into()),
+    }
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(fps) if (0.01..=1000.0).contains(&fps) => Ok(fps),
+        _ => Err("allowed a number from 0.01 to 1000".into()),
+    }
+}
+
+fn parse_noise(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(levels) if (0.0..=50.0).contains(&levels) => Ok(levels),
+        _ => Err("allowed a number from 0 to 50".into()),
     }
 }
 

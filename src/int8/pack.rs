@@ -33,9 +33,17 @@ impl Panel {
             Isa::Avx512Vnni => (32, 4),
             Isa::Neon => (4, 16),
             Isa::NeonDot => (16, 4),
-            Isa::NeonI8mm => (8, 8),
+            Isa::NeonI8mm => (16, 8),
         };
         Self { columns, k_unit }
+    }
+}
+
+/// Bytes past the last panel that a kernel reads: it loads weights a step ahead.
+fn read_ahead(isa: Isa) -> usize {
+    match isa {
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 32,
+        _ => 0,
     }
 }
 
@@ -135,7 +143,7 @@ impl PackedGemm {
         let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
         let last = if narrow { columns / 2 } else { columns };
         let slots = full * columns + if rest > 0 { last } else { 0 };
-        let mut data = Aligned::zeroed(slots * k_units * k_unit);
+        let mut data = Aligned::zeroed(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
         let bytes = data.as_mut_slice();
