@@ -90,5 +90,37 @@ fn elementwise(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, windows, elementwise);
+/// Multiply-accumulates a second of nothing but `vpdpbusd` on registers: what no product
+/// can exceed.
+fn ceiling(criterion: &mut Criterion) {
+    #[cfg(target_arch = "x86_64")]
+    if Isa::available().contains(&Isa::Avx512Vnni) {
+        let mut group = criterion.benchmark_group("ceiling");
+        group.throughput(Throughput::Elements(SPINS as u64 * 16 * 64));
+        // SAFETY: the instructions were just asked for.
+        group.bench_function("avx512-vnni", |b| b.iter(|| unsafe { dot_products() }));
+    }
+    let _ = criterion;
+}
+
+#[cfg(target_arch = "x86_64")]
+const SPINS: usize = 100_000;
+
+/// Sixteen independent sums: more than the instruction's latency.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_products() -> i32 {
+    use std::arch::x86_64::*;
+    let mut sums = [_mm512_setzero_si512(); 16];
+    let x = _mm512_set1_epi32(0x0102_0304);
+    for i in 0..SPINS {
+        let y = black_box(_mm512_set1_epi32(i as i32));
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, x, y);
+        }
+    }
+    sums.iter().fold(0, |all, &sum| all.wrapping_add(_mm512_reduce_add_epi32(sum)))
+}
+
+criterion_group!(benches, ceiling, products, windows, elementwise);
 criterion_main!(benches);
