@@ -215,6 +215,13 @@ fn pearson(a: &[f32], b: &[f32]) -> f64 {
 /// Features against ONNX Runtime's, in quantization steps: a value on the edge between two
 /// may fall to either side, and later layers see that.
 fn check_quantized(name: &str, model: &Model) {
+    let (worst, r) = steps_off(name, model);
+    // Three operators deep, a step at the first can be three at the last.
+    assert!(worst < 3.5 && r >= 0.999, "{name}: off by {worst} steps, Pearson {r}");
+}
+
+/// The largest difference to ONNX Runtime's features in quantization steps, and Pearson's r.
+fn steps_off(name: &str, model: &Model) -> (f32, f64) {
     let expected = read_npy(&file(&format!("{name}.npy")));
     let step = read_json(&file("cases.json"))[name]["step"].as_f64().unwrap() as f32;
     let pass = run(model, [24, 28]);
@@ -223,8 +230,7 @@ fn check_quantized(name: &str, model: &Model) {
     let worst = differences.fold(0.0, f32::max) / step;
     let r = pearson(&pass.features, &expected.values);
     eprintln!("{name}: off by at most {worst:.2} steps, Pearson {r:.6}");
-    // Three operators deep, a step at the first can be three at the last.
-    assert!(worst < 3.5 && r >= 0.999, "{name}: off by {worst} steps, Pearson {r}");
+    (worst, r)
 }
 
 const QUANTIZED: [&str; 7] = [
@@ -246,6 +252,26 @@ fn quantized_operators_agree_with_onnx_runtime() {
         let plan = model.plan([24, 28]).unwrap();
         assert!(plan.macs_int8 > 100 * plan.macs_float, "{name}: {}", plan.macs_float);
         check_quantized(name, &model);
+    }
+}
+
+/// One operator on the very bytes that ONNX Runtime's read: within one quantization step.
+#[test]
+fn each_layer_is_within_a_step_of_onnx_runtime() {
+    let layers: Vec<String> = read_json(&file("cases.json"))
+        .as_object()
+        .unwrap()
+        .keys()
+        .filter(|name| name.starts_with("layer_"))
+        .cloned()
+        .collect();
+    assert!(layers.len() >= 15, "{layers:?}");
+    for name in layers {
+        let model = load(&name);
+        assert!(model.is_int8(), "{name}");
+        assert_eq!(model.fallbacks, [], "{name}");
+        let worst = steps_off(&name, &model).0;
+        assert!(worst < 1.01, "{name}: off by {worst} steps");
     }
 }
 

@@ -7,8 +7,12 @@ round every engine has its turn; a ratio is taken within its round, and the tabl
 the median over the rounds, so that a machine that slows down slows all of them. Peak
 memory is VmHWM of the process, loading included. Peers are given with --python where
 they live in an environment of their own, as `litert=/path/bin/python`. LiteRT needs its
-own file of the same network (--tflite). keras-explainable, stock tract and rten join as
-any program that speaks the protocol of tools/peers/worker.py: --peer 'NAME=COMMAND'.
+own file of the same network (--tflite, made by tools/peers/make_tflite.py).
+keras-explainable runs its own TTA-CAM, ten passes in float, where --python names an
+interpreter that has it (TensorFlow 2.12). Stock tract and rten join as any program that
+speaks the protocol of tools/peers/worker.py: --peer 'NAME=COMMAND'. Below the table stand
+the dot-product ceiling of the same minutes (`cargo bench --bench int8 -- ceiling` prints
+it; --ceiling) and the time from exec to the first heatmap.
 """
 
 import argparse
@@ -19,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +107,9 @@ def measure(args, threads, image):
                 continue
             python = pythons.get(name, sys.executable)
             commands[name] = [python, WORKER, name, model, head, picture, str(args.side), str(threads)]
+        if "keras-explainable" in pythons:
+            own = WORKER.with_name("keras_explainable.py")
+            commands["keras-explainable"] = [pythons["keras-explainable"], own, picture, str(args.side), str(threads)]
         for extra in args.peer:
             name, command = extra.split("=", 1)
             commands[name] = [*shlex.split(command), str(args.side), str(threads)]
@@ -158,6 +166,23 @@ def markdown(table):
     return "\n".join(lines)
 
 
+def first_heatmap(binary, model, side, cores, repeats):
+    """Median ms from exec to the first heatmap: one view, the program's start and exit included."""
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder, "photo.png")
+        Image.fromarray(np.full((480, 640, 3), 127, np.uint8)).save(photo)
+        for i in range(repeats):
+            command = [binary, "explain", "--model", model, "--size", f"{side}x{side}", "--threads", "1"]
+            command += ["--scales", "1", "--hflip", "false", "--out", str(Path(folder, str(i))), str(photo)]
+            start = time.perf_counter()
+            run = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+            times.append((time.perf_counter() - start) * 1e3)
+            if run.returncode != 0:
+                raise SystemExit(f"salientd explain failed ({run.returncode}): {run.stderr.strip()}")
+    return statistics.median(times)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -172,6 +197,8 @@ def main():
     add("--threads", type=int, nargs="+", default=[1, 2], help="(%(default)s)")
     add("--rounds", type=int, default=7, help="turns of every engine (%(default)s)")
     add("--repeats", type=int, default=3, help="runs per turn, of which the median counts (%(default)s)")
+    add("--ceiling", type=float, help="GMAC/s of nothing but dot products, measured in the same minutes")
+    add("--gmacs", type=float, default=8.36, help="of one view (%(default)s: Xception at 299)")
     add("--json", help="file for the figures")
     args = parser.parse_args()
     if args.image:
@@ -184,6 +211,16 @@ def main():
         table += part
         reports[threads] = report
     print(markdown(table))
+    if args.ceiling:
+        report = next(iter(reports.values()), None)
+        alone = next((r for r in table if r["engine"] == "salientd" and r["threads"] == 1), None)
+        if report and alone:
+            rate = args.gmacs * 1e3 / alone["view_ms"]
+            print(f"\nsalientd, one view: {rate:.0f} GMAC/s of {args.ceiling:.0f}: {rate / args.ceiling:.0%}")
+    if args.salientd:
+        cores = set(sorted(os.sched_getaffinity(0))[:1])
+        first = first_heatmap(args.salientd, args.model, args.side, cores, args.repeats)
+        print(f"\nfrom exec to the first heatmap, written to files: {first:.0f} ms")
     if args.json:
         Path(args.json).write_text(json.dumps({"rows": table, "salientd": reports}, indent=1) + "\n")
 

@@ -199,38 +199,85 @@ def step(made):
     return float(known[maker.input[1]])
 
 
-def quantized(image):
-    images = [(random.uniform(-1, 1, (1, 3, 24, 28))).astype(F) for _ in range(8)]
+def quantize(name, made, images, image, options):
+    """ONNX Runtime's quantizer on `made`; its own features for `image` beside the file."""
+    target = HERE / f"{name}.onnx"
+    options = {"per_channel": True, "weight_type": QuantType.QInt8,
+               "quant_format": QuantFormat.QDQ} | options
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder, "float.onnx")
-        onnx.save(network(), source)
-        for name, options in {
-            "qdq_u8": dict(activation_type=QuantType.QUInt8),
-            "qdq_s8": dict(activation_type=QuantType.QInt8),
-            "qdq_u8_per_tensor": dict(activation_type=QuantType.QUInt8, per_channel=False),
-            "qdq_s8_symmetric": dict(activation_type=QuantType.QInt8,
-                                     extra_options={"ActivationSymmetric": True}),
-            "qdq_float_head": dict(activation_type=QuantType.QUInt8,
-                                   nodes_to_exclude=["pool", "flatten", "head"]),
-            "qop_u8": dict(activation_type=QuantType.QUInt8, quant_format=QuantFormat.QOperator),
-            "qop_s8": dict(activation_type=QuantType.QInt8, quant_format=QuantFormat.QOperator),
-            "float_pointwise": dict(activation_type=QuantType.QUInt8,
-                                    nodes_to_exclude=["pointwise"]),
-            "float_grouped": dict(activation_type=QuantType.QUInt8,
-                                  nodes_to_exclude=["grouped"]),
+        onnx.save(made, source)
+        quantize_static(source, target, Reader(images), **options)
+    made = onnx.load(target)
+    # The quantizer writes what it knows of shapes; nobody needs it.
+    del made.graph.value_info[:]
+    onnx.save(made, target)
+    probed, output = with_features(made)
+    features = run(probed, image, [output])[0][0].transpose(1, 2, 0)
+    np.save(HERE / f"{name}.npy", np.ascontiguousarray(features, F))
+    cases[name] = {"step": step(made)}
+
+
+def quantized(image):
+    images = [(random.uniform(-1, 1, (1, 3, 24, 28))).astype(F) for _ in range(8)]
+    made = network()
+    for name, options in {
+        "qdq_u8": dict(activation_type=QuantType.QUInt8),
+        "qdq_s8": dict(activation_type=QuantType.QInt8),
+        "qdq_u8_per_tensor": dict(activation_type=QuantType.QUInt8, per_channel=False),
+        "qdq_s8_symmetric": dict(activation_type=QuantType.QInt8,
+                                 extra_options={"ActivationSymmetric": True}),
+        "qdq_float_head": dict(activation_type=QuantType.QUInt8,
+                               nodes_to_exclude=["pool", "flatten", "head"]),
+        "qop_u8": dict(activation_type=QuantType.QUInt8, quant_format=QuantFormat.QOperator),
+        "qop_s8": dict(activation_type=QuantType.QInt8, quant_format=QuantFormat.QOperator),
+        "float_pointwise": dict(activation_type=QuantType.QUInt8,
+                                nodes_to_exclude=["pointwise"]),
+        "float_grouped": dict(activation_type=QuantType.QUInt8,
+                              nodes_to_exclude=["grouped"]),
+    }.items():
+        quantize(name, made, images, image, options)
+
+
+# --- one quantized operator each: the same layer input as ONNX Runtime's, to the byte
+
+
+def layers(image):
+    """Each layer reads the quantized image, so that no earlier rounding hides in its result."""
+    rng = np.random.default_rng(7)
+
+    def he(*shape):
+        return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(F)
+
+    conv = lambda out, kernel, **more: ([node("Conv", ["image", "k", "kb"], ["y"], "layer", **more)],
+                                        {"k": he(out, 3 // more.get("group", 1), *kernel),
+                                         "kb": he(out, 1)[:, 0]}, out)
+    relu = lambda layer: ([*layer[0], node("Relu", ["y"], ["y_relu"])], *layer[1:])
+    same = dict(auto_pad="SAME_UPPER")
+    for name, (nodes, constants, channels) in {
+        "pointwise": conv(33, [1, 1]),
+        "conv_3x3_stride": relu(conv(17, [3, 3], strides=[2, 2], pads=[0, 1, 1, 0])),
+        "conv_1x7_dilated": conv(9, [1, 7], dilations=[1, 2], pads=[0, 6, 0, 6]),
+        "depthwise_3x3": conv(3, [3, 3], group=3, **same),
+        "depthwise_5x5_stride": relu(conv(3, [5, 5], group=3, strides=[2, 2], **same)),
+        "depthwise_multiplied": conv(6, [3, 3], group=3, **same),
+        "residual": ([node("Add", ["image", "image"], ["y"], "layer")], {}, 3),
+        "max_pool": ([node("MaxPool", ["image"], ["y"], "layer", kernel_shape=[3, 3], strides=[2, 2],
+                           **same)], {}, 3),
+    }.items():
+        last = nodes[-1].output[0]
+        ending = [node("GlobalAveragePool", [last], ["gap"], "pool"),
+                  node("Flatten", ["gap"], ["flat"], "flatten"),
+                  node("Gemm", ["flat", "w", "b"], ["out"], "head")]
+        constants |= {"w": he(CLASSES, channels).T.copy(), "b": BIAS}
+        made = model(nodes + ending, constants, [1, 3, "h", "w"])
+        for dialect, options in {
+            "qdq": dict(activation_type=QuantType.QUInt8),
+            "qop": dict(activation_type=QuantType.QInt8, quant_format=QuantFormat.QOperator),
         }.items():
-            target = HERE / f"{name}.onnx"
-            options = {"per_channel": True, "weight_type": QuantType.QInt8,
-                       "quant_format": QuantFormat.QDQ} | options
-            quantize_static(source, target, Reader(images), **options)
-            made = onnx.load(target)
-            # The quantizer writes what it knows of shapes; nobody needs it.
-            del made.graph.value_info[:]
-            onnx.save(made, target)
-            probed, output = with_features(made)
-            features = run(probed, image, [output])[0][0].transpose(1, 2, 0)
-            np.save(HERE / f"{name}.npy", np.ascontiguousarray(features, F))
-            cases[name] = {"step": step(made)}
+            # ONNX Runtime leaves a lone MaxPool in float when it writes QOperator.
+            if (name, dialect) != ("max_pool", "qop"):
+                quantize(f"layer_{name}_{dialect}", made, [image], image, options)
 
 
 def main():
@@ -243,6 +290,7 @@ def main():
     np.save(HERE / "float_logits.npy", logits)
     weights_only()
     quantized(image)
+    layers(image)
     (HERE / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
     total = sum(p.stat().st_size for p in HERE.iterdir() if p.is_file())
     print(f"{total / 1e3:.0f} kB")
