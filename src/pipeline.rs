@@ -18,7 +18,7 @@ use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
-use crate::sink::{CameraState, Published, Sink};
+use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
 use std::path::Path;
@@ -50,12 +50,14 @@ pub enum StartError {
 struct Mail {
     item: Option<Published>,
     camera: Option<CameraState>,
+    live: Option<LivePicture>,
 }
 
 /// A sink on its thread.
 struct Outlet {
     slot: Arc<Slot<Mail>>,
     counters: Arc<SinkCounters>,
+    viewers: Option<Arc<Viewers>>,
     thread: JoinHandle<()>,
 }
 
@@ -84,7 +86,7 @@ impl Outlets {
     /// long as `patient` says so.
     fn publish_in_turn(&self, item: &Published, mut patient: impl FnMut() -> bool) {
         for outlet in &self.0 {
-            let mut mail = Mail { item: Some(item.clone()), camera: None };
+            let mut mail = Mail { item: Some(item.clone()), ..Mail::default() };
             while let Err(back) = outlet.slot.put_when_empty(mail, LOOK_AROUND) {
                 if !patient() {
                     outlet.counters.dropped.add(1);
@@ -101,6 +103,19 @@ impl Outlets {
         }
     }
 
+    /// Whether somebody looks at pictures between heatmaps, and one is due.
+    fn want_live(&self, now: Instant) -> bool {
+        // Each has to be asked: it keeps its own time.
+        self.0.iter().filter_map(|o| o.viewers.as_ref()).filter(|v| v.are_due(now)).count() > 0
+    }
+
+    fn live(&self, picture: &LivePicture) {
+        for outlet in self.0.iter().filter(|o| o.viewers.as_ref().is_some_and(|v| v.count() > 0)) {
+            let live = Some(picture.clone());
+            outlet.slot.put(|old| Mail { live, ..old.unwrap_or_default() });
+        }
+    }
+
     /// Lets every sink send out what it has accepted. Names those that did not end by
     /// `deadline`: what they were at is lost, what they have finished is not.
     pub fn finish(self, deadline: Instant) -> Vec<String> {
@@ -114,7 +129,9 @@ impl Outlets {
 struct Shared {
     health: Arc<Health>,
     stop: AtomicBool,
-    frames: Slot<Frame>,
+    frames: Slot<Arc<Frame>>,
+    /// For those who look between heatmaps.
+    live: Slot<Arc<Frame>>,
     outlets: Arc<Outlets>,
     camera: Mutex<CameraState>,
     description: Mutex<String>,
@@ -168,6 +185,7 @@ impl Pipeline {
             health,
             stop: AtomicBool::new(false),
             frames: Slot::default(),
+            live: Slot::default(),
             outlets,
             camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
             description: Mutex::default(),
@@ -192,10 +210,14 @@ impl Pipeline {
             STAGE_SILENCE + Duration::from_millis(config.camera.timeout_ms),
             Instant::now(),
         );
-        let for_camera = shared.clone();
+        let live_beat = shared.health.stages.register("live", STAGE_SILENCE, Instant::now());
+        let live_geometry = Geometry::new(&config.geometry)?;
+        let (for_camera, for_live) = (shared.clone(), shared.clone());
         let infer = spawn("infer", move || worker.run(beat))?;
-        let stages =
-            vec![spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?];
+        let stages = vec![
+            spawn("live", move || show_live(&for_live, live_geometry, live_beat))?,
+            spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?,
+        ];
         Ok(Pipeline { shared, model, infer, stages })
     }
 
@@ -220,6 +242,7 @@ impl Pipeline {
     pub fn stop(self, deadline: Instant) -> Result<Ready, String> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
+        self.shared.live.close();
         self.model.cancel(true);
         let ended: Vec<_> = self.stages.into_iter().map(|stage| join(stage, deadline)).collect();
         let ready = join(self.infer, deadline)?;
@@ -251,6 +274,7 @@ fn spawn<T: Send + 'static>(
 
 fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError> {
     let name = sink.name();
+    let viewers = sink.viewers();
     let slot: Arc<Slot<Mail>> = Arc::default();
     let counters = health.counters.sink(name);
     let beat = health.stages.register(name, STAGE_SILENCE, Instant::now());
@@ -276,7 +300,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         loop {
             beat.beat(Instant::now());
             match mail.take(LOOK_AROUND) {
-                Taken::Item(Mail { item, camera }) => {
+                Taken::Item(Mail { item, camera, live }) => {
                     if let Some(state) = camera {
                         report(sink.camera(&state));
                     }
@@ -284,6 +308,9 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                         let result = sink.publish(&item);
                         own.published.add(result.is_ok() as u64);
                         report(result);
+                    }
+                    if let Some(picture) = live {
+                        report(sink.live(&picture));
                     }
                 }
                 Taken::Nothing => {}
@@ -293,7 +320,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         report(sink.finish());
         beat.retire();
     })?;
-    Ok(Outlet { slot, counters, thread })
+    Ok(Outlet { slot, counters, viewers, thread })
 }
 
 /// The camera's loop: opens it, hands on its frames, opens it again when it is lost.
@@ -372,6 +399,10 @@ fn waits(config: &CameraConfig) -> bool {
 }
 
 fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
+    let frame = Arc::new(frame);
+    if shared.outlets.want_live(Instant::now()) {
+        shared.live.put(|_| frame.clone());
+    }
     if !waits {
         return shared.frames.put(|old| {
             shared.health.counters.frames_skipped.add(old.is_some() as u64);
@@ -396,6 +427,29 @@ fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) 
     counters.frames_lost.add(now.lost - seen.lost);
     counters.frames_bad.add(now.bad - seen.bad);
     *seen = now;
+}
+
+/// The live stage: a frame that somebody wants to see in, an upright picture out.
+fn show_live(shared: &Shared, mut geometry: Geometry, beat: Heartbeat) {
+    let mut decoder = Decoder::new();
+    let mut last: Option<Arc<Picture>> = None;
+    loop {
+        beat.beat(Instant::now());
+        let frame = match shared.live.take(LOOK_AROUND) {
+            Taken::Item(frame) => frame,
+            Taken::Nothing => continue,
+            Taken::Closed => break,
+        };
+        // The worker sees the same frames and counts the bad ones.
+        let Ok(picture) = decoder.decode(&frame) else { continue };
+        let picture = Arc::new(geometry.upright(picture));
+        let (sequence, captured_at) = (frame.sequence, frame.captured_at);
+        shared.outlets.live(&LivePicture { picture: picture.clone(), sequence, captured_at });
+        if let Some(old) = last.replace(picture).and_then(Arc::into_inner) {
+            decoder.recycle(old);
+        }
+    }
+    beat.retire();
 }
 
 /// The worker: a frame in, a heatmap out.
@@ -431,7 +485,7 @@ impl Worker {
         loop {
             beat.beat(Instant::now());
             match self.shared.frames.take(LOOK_AROUND) {
-                Taken::Item(frame) => match self.process(frame, &beat) {
+                Taken::Item(frame) => match self.process(&frame, &beat) {
                     Ok(()) => told.clear(),
                     Err(FrameError::Explain(ExplainError::Model(ModelError::Cancelled))) => {}
                     Err(error) => {
@@ -460,8 +514,8 @@ impl Worker {
         self.ready
     }
 
-    fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
-        let picture = self.decoder.decode(&frame)?;
+    fn process(&mut self, frame: &Frame, beat: &Heartbeat) -> Result<(), FrameError> {
+        let picture = self.decoder.decode(frame)?;
         let picture = Arc::new(self.geometry.upright(picture));
         let (placement, base) = self.geometry.fit(&picture, self.ready.explainer.size())?;
         let moved = |last: &Arc<Heatmap>| {
@@ -474,7 +528,7 @@ impl Worker {
         let heatmap = match self.ready.explainer.unchanged(base).zip(self.inferred.as_ref()) {
             Some((age, last)) => {
                 counters.heatmaps_republished.add(1);
-                Arc::new(published_again(last, &frame, age))
+                Arc::new(published_again(last, frame, age))
             }
             None => {
                 let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now(), counters));

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
-    ("sink", &["wall", "frame", "config", "heatmap"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "eval",
@@ -86,7 +86,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         "std::fs",
         &["config", "camera", "model", "sink", "explain", "eval", "pipeline", "health", "cli"],
     ),
-    ("std::net", &["sink", "pipeline", "cli"]),
+    ("std::net", &["config", "sink", "pipeline", "cli"]),
     ("Instant::now", &["camera", "slot", "sink", "explain", "eval", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];

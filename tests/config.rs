@@ -442,7 +442,10 @@ fn shown_configurations_read_back() {
 fn the_sample_file_says_the_defaults() {
     let sample = up_to_date("config/salientd.toml", |_| render::sample());
     let expected = Config {
-        sink: salientd::config::SinksConfig { socket: Some(SocketConfig::default()), files: None },
+        sink: salientd::config::SinksConfig {
+            socket: Some(SocketConfig::default()),
+            ..Default::default()
+        },
         ..Config::default()
     };
     assert_eq!(parse(&sample, "sample"), Ok(expected));

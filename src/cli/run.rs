@@ -2,16 +2,18 @@
 
 use super::args::RunArgs;
 use super::logging;
-use crate::config::{self, Config};
+use crate::config::{self, Config, SocketConfig};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
 use crate::model::{FileMarks, Model};
 use crate::pipeline::{Outlets, Pipeline, Ready, StartError};
+use crate::sink::http::{About, HttpSink};
+use crate::sink::inherited::{HandedDown, Inherited};
 use crate::sink::{Sink, SinkError, files::FileSink, socket::SocketSink, wire::ModelEntry};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, after, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
@@ -34,8 +36,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Runs the daemon until a signal or the end of its source. SIGHUP reloads `path`.
 pub fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
+    let inherited = Inherited::take()?;
     let signals = signals()?;
-    let Some(mut daemon) = Daemon::start(config, &signals)? else {
+    let Some(mut daemon) = Daemon::start(config, inherited, &signals)? else {
         log::info!("stopped before the model was ready");
         return Ok(());
     };
@@ -84,14 +87,31 @@ struct Daemon {
     pipeline: Option<Pipeline>,
     reload: Option<Reload>,
     health: Arc<Health>,
+    outside: Outside,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
 }
 
+/// What sinks are opened with besides their configuration; the same through all reloads.
+struct Outside {
+    inherited: Inherited,
+    health: Arc<Health>,
+    /// The effective configuration for people who ask a sink for it.
+    shown: Arc<Mutex<String>>,
+    started: Instant,
+}
+
 impl Daemon {
     /// None: told to stop before the model was ready.
-    fn start(config: Config, signals: &Receiver<i32>) -> anyhow::Result<Option<Self>> {
-        let health = Arc::new(Health::new(Instant::now()));
+    fn start(
+        config: Config,
+        inherited: Inherited,
+        signals: &Receiver<i32>,
+    ) -> anyhow::Result<Option<Self>> {
+        let started = Instant::now();
+        let health = Arc::new(Health::new(started));
+        let outside = Outside { inherited, health: health.clone(), shown: Arc::default(), started };
+        outside.show(&config);
         let notifier = Notifier::from_env().context("NOTIFY_SOCKET")?;
         let files = FileMarks::of(&config.model);
         let Some(ready) = first_ready(&config, &notifier, signals)? else {
@@ -99,7 +119,7 @@ impl Daemon {
             return Ok(None);
         };
         let model = ready.model().clone();
-        let outlets = Arc::new(Outlets::start(sinks(&config, &model)?, &health)?);
+        let outlets = Arc::new(Outlets::start(sinks(&config, &model, &outside)?, &health)?);
         let pipeline = Pipeline::start(&config, ready, outlets.clone(), health.clone())?;
         let watchdog = notifier.watchdog_timeout().map(|t| Watchdog::new(t, Instant::now()));
         Ok(Some(Self {
@@ -108,6 +128,7 @@ impl Daemon {
             pipeline: Some(pipeline),
             reload: None,
             health,
+            outside,
             notifier,
             watchdog,
         }))
@@ -250,11 +271,13 @@ impl Daemon {
     /// Runs what `self.taken` says, with new sinks unless they stay.
     fn run(&mut self, ready: Ready, sinks_stay: bool, deadline: Instant) -> anyhow::Result<()> {
         let Taken { config, model, .. } = &self.taken;
+        self.outside.show(config);
         if !sinks_stay {
             if let Some(outlets) = Arc::get_mut(&mut self.outlets) {
                 tell_late(&std::mem::take(outlets).finish(deadline));
             }
-            self.outlets = Arc::new(Outlets::start(sinks(config, model)?, &self.health)?);
+            let sinks = sinks(config, model, &self.outside)?;
+            self.outlets = Arc::new(Outlets::start(sinks, &self.health)?);
         }
         let (outlets, health) = (self.outlets.clone(), self.health.clone());
         self.pipeline = Some(Pipeline::start(config, ready, outlets, health)?);
@@ -313,7 +336,8 @@ fn first_ready(
 
 fn too_slow() -> anyhow::Error {
     anyhow::anyhow!(
-        "the model is not ready after {LOAD_WITHIN:?}: make model.size smaller, or list fewer          tta.scales"
+        "the model is not ready after {LOAD_WITHIN:?}: make model.size smaller, or list fewer \
+         tta.scales"
     )
 }
 
@@ -336,18 +360,65 @@ fn tell(notifier: &Notifier, what: impl FnOnce(&Notifier) -> std::io::Result<()>
     }
 }
 
+impl Outside {
+    fn show(&self, config: &Config) {
+        About::set_config(&self.shown, crate::config::render::effective(config));
+    }
+}
+
+/// The heatmap socket: the one that the service manager hands down as `heatmaps`, else a
+/// new one.
+fn heatmap_socket(
+    config: &SocketConfig,
+    entry: ModelEntry,
+    model: &Model,
+    inherited: &Inherited,
+) -> Result<SocketSink, SinkError> {
+    let labels = model.labels.clone();
+    let handed = inherited
+        .listener("heatmaps")
+        .map_err(|error| SinkError::Open(format!("sink.socket: the socket handed down: {error}")))?;
+    match handed {
+        Some(HandedDown::Unix(listener)) => {
+            SocketSink::from_listener(listener, config, entry, labels)
+        }
+        Some(HandedDown::Tcp(_)) => Err(SinkError::Open(
+            "sink.socket: the socket handed down as heatmaps is none of AF_UNIX; set ListenStream= \
+             in salientd.socket to a path"
+                .into(),
+        )),
+        None => SocketSink::open(config, entry, labels),
+    }
+}
+
 /// Opens every configured sink.
-pub fn sinks(config: &Config, model: &Model) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+fn sinks(
+    config: &Config,
+    model: &Model,
+    outside: &Outside,
+) -> Result<Vec<Box<dyn Sink>>, SinkError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
+    if let Some(http) = &config.sink.http {
+        let about = About {
+            model: entry.clone(),
+            classes: model.labels.clone(),
+            health: outside.health.clone(),
+            config: outside.shown.clone(),
+            started: outside.started,
+        };
+        sinks.push(Box::new(HttpSink::open(http, &config.overlay, about, &outside.inherited)?));
+    }
     if let Some(socket) = &config.sink.socket {
-        let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
-        sinks.push(Box::new(SocketSink::open(socket, entry, model.labels.clone())?));
+        sinks.push(Box::new(heatmap_socket(socket, entry, model, &outside.inherited)?));
     }
     if let Some(files) = &config.sink.files {
         sinks.push(Box::new(FileSink::open(files, &config.overlay)?));
     }
     if sinks.is_empty() {
-        log::warn!("no sink is configured: heatmaps go nowhere; add [sink.socket] or [sink.files]");
+        log::warn!(
+            "no sink is configured: heatmaps go nowhere; add [sink.http], [sink.socket] or [sink.files]"
+        );
     }
     Ok(sinks)
 }

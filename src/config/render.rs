@@ -2,7 +2,7 @@
 //! manual's tables, all from [`SCHEMA`] and the structs' defaults.
 
 use super::schema::{Key, SCHEMA, Table};
-use super::{Config, FileSinkConfig, SinksConfig, SocketConfig};
+use super::{Config, FileSinkConfig, HttpConfig, SinksConfig, SocketConfig};
 use toml::{Table as Values, Value};
 
 /// Columns of the files written here.
@@ -87,6 +87,7 @@ fn everything_on() -> Config {
         sink: SinksConfig {
             socket: Some(SocketConfig::default()),
             files: Some(FileSinkConfig::default()),
+            http: Some(HttpConfig::default()),
         },
         ..Config::default()
     }
