@@ -111,7 +111,7 @@ impl Explanation {
 }
 
 /// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
-fn content(
+pub(crate) fn content(
     placement: &Placement,
     width: usize,
     classes: usize,
@@ -489,14 +489,18 @@ fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared
     let [h, w] = size;
     let view_size = v.view.size(h, w);
     let plan = model.plan(view_size)?;
+    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &input_scaling(model))?;
+    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+}
+
+/// How a model wants its input.
+pub fn input_scaling(model: &Model) -> InputScaling {
     let n = model.normalisation;
     let layout = match model.input_layout() {
         Layout::Nhwc => ChannelLayout::Hwc,
         Layout::Nchw => ChannelLayout::Chw,
     };
-    let scaling = InputScaling { mean: n.mean, std: n.std, colour: n.order, layout };
-    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &scaling)?;
-    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+    InputScaling { mean: n.mean, std: n.std, colour: n.order, layout }
 }
 
 /// The small maps of one view, `[grid h, grid w, classes]`.

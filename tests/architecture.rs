@@ -25,20 +25,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sink", &["wall", "frame", "config", "heatmap", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
-        "eval",
-        &[
-            "bilinear",
-            "frame",
-            "config",
-            "camera",
-            "preprocess",
-            "model",
-            "tta",
-            "heatmap",
-            "explain",
-        ],
-    ),
-    (
         "pipeline",
         &[
             "frame",
@@ -52,6 +38,22 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sink",
             "slot",
             "health",
+        ],
+    ),
+    (
+        "eval",
+        &[
+            "bilinear",
+            "frame",
+            "config",
+            "camera",
+            "classes",
+            "preprocess",
+            "model",
+            "tta",
+            "heatmap",
+            "explain",
+            "pipeline",
         ],
     ),
     (

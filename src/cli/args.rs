@@ -165,7 +165,10 @@ pub enum ModelCommand {
 pub struct InspectArgs {
     /// ONNX file
     pub file: PathBuf,
-    /// Print JSON
+    /// Take the model's settings and the views from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON, with the name of every node
     #[arg(long)]
     pub json: bool,
 }
@@ -225,6 +228,17 @@ pub struct LocalizeArgs {
     /// Boxes: a folder with a Pascal VOC .xml for each photo, or one .json file for all
     #[arg(long, value_name = "DIR|FILE")]
     pub annotations: PathBuf,
+    /// Whose map: of the class decided for, or of each class that the photo's boxes name
+    #[arg(long, value_enum, default_value_t = SubjectArg::Top1)]
+    pub class: SubjectArg,
+}
+
+/// `--class` of `eval localize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SubjectArg {
+    #[value(name = "top-1")]
+    Top1,
+    Annotated,
 }
 
 #[derive(Debug, Args)]

@@ -111,7 +111,6 @@ impl Daemon {
         let started = Instant::now();
         let health = Arc::new(Health::new(started));
         let outside = Outside { inherited, health: health.clone(), shown: Arc::default(), started };
-        outside.show(&config);
         let notifier = Notifier::from_env().context("NOTIFY_SOCKET")?;
         let files = FileMarks::of(&config.model);
         let Some(ready) = first_ready(&config, &notifier, signals)? else {
@@ -119,6 +118,7 @@ impl Daemon {
             return Ok(None);
         };
         let model = ready.model().clone();
+        outside.show(&config);
         let outlets = Arc::new(Outlets::start(sinks(&config, &model, &outside)?, &health)?);
         let pipeline = Pipeline::start(&config, ready, outlets.clone(), health.clone())?;
         let watchdog = notifier.watchdog_timeout().map(|t| Watchdog::new(t, Instant::now()));
@@ -375,9 +375,9 @@ fn heatmap_socket(
     inherited: &Inherited,
 ) -> Result<SocketSink, SinkError> {
     let labels = model.labels.clone();
-    let handed = inherited
-        .listener("heatmaps")
-        .map_err(|error| SinkError::Open(format!("sink.socket: the socket handed down: {error}")))?;
+    let handed = inherited.listener("heatmaps").map_err(|error| {
+        SinkError::Open(format!("sink.socket: the socket handed down: {error}"))
+    })?;
     match handed {
         Some(HandedDown::Unix(listener)) => {
             SocketSink::from_listener(listener, config, entry, labels)
