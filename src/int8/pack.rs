@@ -16,8 +16,7 @@ pub enum PackError {
 }
 
 /// A vector whose first element lies on a 64-byte boundary, so that no weight load
-/// straddles two cache lines. 64 more bytes than it holds may be read: kernels load weights
-/// a step ahead.
+/// straddles two cache lines.
 #[derive(Debug, Default)]
 pub struct Aligned {
     bytes: Vec<i8>,
@@ -27,7 +26,7 @@ pub struct Aligned {
 
 impl Aligned {
     fn zeroed(len: usize) -> Self {
-        let bytes = vec![0i8; len + 128];
+        let bytes = vec![0i8; len + 64];
         let start = bytes.as_ptr().align_offset(64);
         Self { bytes, start, len }
     }
@@ -61,6 +60,14 @@ impl Panel {
             Isa::NeonI8mm => (16, 8),
         };
         Self { columns, k_unit }
+    }
+}
+
+/// Bytes past the last panel that a kernel reads: it loads weights a step ahead.
+fn read_ahead(isa: Isa) -> usize {
+    match isa {
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 32,
+        _ => 0,
     }
 }
 
@@ -160,7 +167,7 @@ impl PackedGemm {
         let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
         let last = if narrow { columns / 2 } else { columns };
         let slots = full * columns + if rest > 0 { last } else { 0 };
-        let mut data = Aligned::zeroed(slots * k_units * k_unit);
+        let mut data = Aligned::zeroed(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
         let bytes = data.as_mut();
