@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
 const STOP_WITHIN: Duration = Duration::from_millis(1_900);
-/// After the source's end nobody waits for us, and no heatmap is to be lost.
-const FLUSH_WITHIN: Duration = Duration::from_secs(60);
+/// After the source's end nobody waits for us, and no heatmap is to be lost; less than the
+/// WatchdogSec= of the unit, which goes on.
+const FLUSH_WITHIN: Duration = Duration::from_secs(20);
 /// Between two status lines for the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// A model that is not ready by then never will be.
