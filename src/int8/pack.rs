@@ -1,6 +1,7 @@
 //! Weights in the order in which the kernels read them. Packed once, at load; shared by
 //! every plan.
 
+use super::aligned::Aligned;
 use super::{ACT_OFFSET, Clamp, Isa};
 
 /// Something about a layer's numbers that the kernels cannot take.
@@ -13,31 +14,6 @@ pub enum PackError {
     Overflow { channel: usize, reach: i64, multiplier: f32 },
     #[error("output channel {channel} has the multiplier {multiplier}")]
     Multiplier { channel: usize, multiplier: f32 },
-}
-
-/// A vector whose first element lies on a 64-byte boundary, so that no weight load
-/// straddles two cache lines.
-#[derive(Debug, Default)]
-pub struct Aligned {
-    bytes: Vec<i8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn zeroed(len: usize) -> Self {
-        let bytes = vec![0i8; len + 64];
-        let start = bytes.as_ptr().align_offset(64);
-        Self { bytes, start, len }
-    }
-
-    pub fn as_slice(&self) -> &[i8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-
-    fn as_mut(&mut self) -> &mut [i8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
 }
 
 /// The micro-kernel's tile: how many columns of the product it makes at a time, and how
@@ -100,7 +76,7 @@ pub struct PackedGemm {
     pub run: usize,
     /// `run` rounded up, in units.
     pub run_units: usize,
-    pub data: Aligned,
+    pub data: Aligned<i8>,
     /// Per slot of every panel; the input's zero point is folded in.
     pub bias: Vec<i32>,
     /// Per slot: input scale · weight scale / output scale.
@@ -170,7 +146,7 @@ impl PackedGemm {
         let mut data = Aligned::zeroed(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
-        let bytes = data.as_mut();
+        let bytes = data.as_mut_slice();
         for c in 0..n {
             let (panel, column) = (c / columns, c % columns);
             let is_narrow = narrow && panel == full;
@@ -237,7 +213,7 @@ pub struct PackedDepthwise {
     pub taps: usize,
     /// `taps` rounded up, in groups.
     pub groups: usize,
-    pub data: Aligned,
+    pub data: Aligned<i8>,
     /// Per slot of every block.
     pub bias: Vec<i32>,
     pub multiplier: Vec<f32>,
@@ -282,7 +258,7 @@ impl PackedDepthwise {
         let mut data = Aligned::zeroed(slots * groups * group);
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
-        let bytes = data.as_mut();
+        let bytes = data.as_mut_slice();
         for c in 0..channels {
             let s = depthwise_slot(isa, c % block);
             let base = c / block * block;
