@@ -2,12 +2,12 @@
 
 use super::args::RunArgs;
 use super::logging;
-use crate::config::{self, Config};
+use crate::config::{self, Config, SocketConfig};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
 use crate::model::{FileMarks, Model};
 use crate::pipeline::{Outlets, Pipeline, Ready, StartError};
 use crate::sink::http::{About, HttpSink};
-use crate::sink::inherited::Inherited;
+use crate::sink::inherited::{HandedDown, Inherited};
 use crate::sink::{Sink, SinkError, files::FileSink, socket::SocketSink, wire::ModelEntry};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, after, bounded, select};
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
 const STOP_WITHIN: Duration = Duration::from_millis(1_900);
-/// After the source's end nobody waits for us, and no heatmap is to be lost.
-const FLUSH_WITHIN: Duration = Duration::from_secs(60);
+/// After the source's end nobody waits for us, and no heatmap is to be lost; less than the
+/// WatchdogSec= of the unit, which goes on.
+const FLUSH_WITHIN: Duration = Duration::from_secs(20);
 /// Between two status lines for the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// A model that is not ready by then never will be.
@@ -336,7 +337,8 @@ fn first_ready(
 
 fn too_slow() -> anyhow::Error {
     anyhow::anyhow!(
-        "the model is not ready after {LOAD_WITHIN:?}: make model.size smaller, or list fewer          tta.scales"
+        "the model is not ready after {LOAD_WITHIN:?}: make model.size smaller, or list fewer \
+         tta.scales"
     )
 }
 
@@ -365,6 +367,31 @@ impl Outside {
     }
 }
 
+/// The heatmap socket: the one that the service manager hands down as `heatmaps`, else a
+/// new one.
+fn heatmap_socket(
+    config: &SocketConfig,
+    entry: ModelEntry,
+    model: &Model,
+    inherited: &Inherited,
+) -> Result<SocketSink, SinkError> {
+    let labels = model.labels.clone();
+    let handed = inherited.listener("heatmaps").map_err(|error| {
+        SinkError::Open(format!("sink.socket: the socket handed down: {error}"))
+    })?;
+    match handed {
+        Some(HandedDown::Unix(listener)) => {
+            SocketSink::from_listener(listener, config, entry, labels)
+        }
+        Some(HandedDown::Tcp(_)) => Err(SinkError::Open(
+            "sink.socket: the socket handed down as heatmaps is none of AF_UNIX; set ListenStream= \
+             in salientd.socket to a path"
+                .into(),
+        )),
+        None => SocketSink::open(config, entry, labels),
+    }
+}
+
 /// Opens every configured sink.
 fn sinks(
     config: &Config,
@@ -384,7 +411,7 @@ fn sinks(
         sinks.push(Box::new(HttpSink::open(http, &config.overlay, about, &outside.inherited)?));
     }
     if let Some(socket) = &config.sink.socket {
-        sinks.push(Box::new(SocketSink::open(socket, entry, model.labels.clone())?));
+        sinks.push(Box::new(heatmap_socket(socket, entry, model, &outside.inherited)?));
     }
     if let Some(files) = &config.sink.files {
         sinks.push(Box::new(FileSink::open(files, &config.overlay)?));

@@ -25,6 +25,7 @@ use crate::config::{HttpConfig, HttpListen, OverlayConfig};
 use crate::health::Health;
 use access::Secret;
 use board::{Board, Picture};
+use rustix::io::Errno;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -130,6 +131,11 @@ fn bind_tcp(address: SocketAddr) -> Result<(Listening, String), SinkError> {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => "another program listens there; stop it or ",
             std::io::ErrorKind::PermissionDenied => "take a port above 1023 or ",
+            // AF_INET itself is refused: RestrictAddressFamilies= of the service.
+            _ if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
+                "the service has no network; enable salientd-http.socket with listen = \"systemd\", \
+                 or "
+            }
             _ => "",
         };
         open_error(format!("{address}: cannot listen: {error}; {hint}set {}", KEY.address))
