@@ -216,7 +216,7 @@ impl Daemon {
 
 impl Outside {
     fn show(&self, config: &Config) {
-        About::set_config(&self.shown, crate::config::render::effective(config));
+        About::set_config(&self.shown, &crate::config::render::effective(config));
     }
 }
 
