@@ -136,7 +136,7 @@ fn inspect_costs_the_configured_views() {
     assert!(shown.contains("input        16x16, fixed"), "{shown}");
     assert!(json["shortest_side"].is_null());
     let views = json["views"].as_array().unwrap();
-    assert!(views.iter().all(|v| v["size"].to_string() == "[16,16]"), "{shown}");
+    assert!(views.iter().all(|v| v["size"] == serde_json::json!([16, 16])), "{shown}");
 
     let (_, json) = inspected("tests/models/qdq_u8.onnx", &[]);
     assert_eq!(json["views_of"].to_string(), "[224,224]");

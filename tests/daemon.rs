@@ -517,3 +517,47 @@ fn watch_prints_what_the_socket_says() {
     assert_eq!(status.code(), Some(0));
     daemon.stopped();
 }
+
+/// The answer to a request of the page's address, or nothing while nobody answers.
+fn http(address: &str, path: &str) -> Option<(u16, String)> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(common::process::PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.into()))
+}
+
+#[test]
+fn the_page_is_served_through_a_socket_handed_down_and_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = address.to_string();
+    let path = dir.path().join("config.toml");
+    let http_table = "[sink.http]\nlisten = \"systemd\"\n";
+    let text = config(dir.path(), 64, &format!("{PATTERN}{http_table}"));
+    std::fs::write(&path, &text).unwrap();
+    // Of the package systemd. It becomes the daemon when somebody connects.
+    let mut child = Command::new("systemd-socket-activate")
+        .args(["--listen", &address, "--fdname=http", env!("CARGO_BIN_EXE_salientd"), "run"])
+        .args(["--config".as_ref(), path.as_os_str()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("systemd-socket-activate");
+    wait_for("answer", || http(&address, "/healthz").filter(|(status, _)| *status == 200));
+    let (_, shown) = http(&address, "/config").unwrap();
+    assert!(shown.contains("listen = \"systemd\"") && shown.contains("fps = 50.0"), "{shown}");
+    assert!(shown.contains("\nmax_fps = 15.0"));
+
+    // Another configuration of the sink itself: the socket is found again.
+    std::fs::write(&path, text + "max_fps = 3.0\n").unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::HUP).unwrap();
+    wait_for("new configuration", || {
+        http(&address, "/config").filter(|(_, shown)| shown.contains("\nmax_fps = 3.0"))
+    });
+    wait_for("answer", || http(&address, "/healthz").filter(|(status, _)| *status == 200));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}

@@ -65,6 +65,12 @@ pub struct DemoArgs {
     /// Folder for the pictures and results; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "salientd-demo")]
     pub out: PathBuf,
+    /// Show each picture once and end, as when the output is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Where the live page is served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8088")]
+    pub listen: std::net::SocketAddr,
 }
 
 #[derive(Debug, Args)]

@@ -482,9 +482,26 @@ pub struct OverlayConfig {
     pub colormap: Colormap,
     /// Opacity of the hottest point, 0–1; cooler points are more transparent.
     pub alpha: f32,
-    /// A box around each region above this share of the maximum; absent: none.
+    /// A box around each region above this threshold; absent: none.
     pub box_threshold: Option<f32>,
+    /// What `box_threshold` is a share of.
+    pub threshold: ThresholdKind,
+    /// With the boxes, the outline of each region.
+    pub contours: bool,
     pub label: bool,
+}
+
+/// How a threshold is found; see `heatmap::region::Threshold`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThresholdKind {
+    /// Of the maximum.
+    #[default]
+    Share,
+    /// Of the cells, which lie below it.
+    Percentile,
+    /// By itself, whatever `box_threshold` says.
+    Otsu,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -500,7 +517,14 @@ pub enum Colormap {
 
 impl Default for OverlayConfig {
     fn default() -> Self {
-        Self { colormap: Colormap::Turbo, alpha: 0.6, box_threshold: None, label: true }
+        Self {
+            colormap: Colormap::Turbo,
+            alpha: 0.6,
+            box_threshold: None,
+            threshold: ThresholdKind::Share,
+            contours: false,
+            label: true,
+        }
     }
 }
 

@@ -496,9 +496,15 @@ pub static SCHEMA: &[Table] = &[
                 "box_threshold",
                 SHARE,
                 "0.5",
-                "Draw a box around each region above this share of the maximum; without it, \
-                 none.",
+                "Draw a box around each region above this threshold; without it, none.",
             ),
+            key(
+                "threshold",
+                Choice(&["share", "percentile", "otsu"]),
+                "What box_threshold means: a share of the maximum, the share of the map that lies \
+                 below it, or nothing, as Otsu's method finds the threshold by itself.",
+            ),
+            key("contours", Boolean, "With the boxes, draw the outline of each region."),
             key("label", Boolean, "Write the class and its probability."),
         ],
     ),

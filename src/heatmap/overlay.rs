@@ -3,8 +3,8 @@
 use super::Heatmap;
 use super::colormap::{self, Table};
 use super::legend::Legend;
-use super::region::{self, Threshold};
-use crate::config::{Colormap, OverlayConfig};
+use super::region::{self, Contour, Threshold};
+use crate::config::{Colormap, OverlayConfig, ThresholdKind};
 use crate::frame::{Picture, Rect};
 
 /// Map values are drawn as 0–255 with 8 more bits for interpolation.
@@ -14,7 +14,8 @@ const FULL: f32 = (255 << 8) as f32;
 pub struct Overlay {
     table: Table,
     blends: [Blend; 256],
-    box_threshold: Option<f32>,
+    threshold: Option<Threshold>,
+    contours: bool,
     legend: Option<Legend>,
     buffers: Buffers,
     canvas: Picture,
@@ -60,7 +61,8 @@ impl Overlay {
         let table = colormap::table(config.colormap);
         Self {
             blends: std::array::from_fn(|value| Blend::new(table[value], value, config.alpha)),
-            box_threshold: config.box_threshold,
+            threshold: threshold(config),
+            contours: config.contours,
             legend: config.label.then(|| Legend::new(&table)),
             table,
             buffers: Buffers::default(),
@@ -70,7 +72,8 @@ impl Overlay {
 
     /// Draws maps that hide what they cover, and nothing else.
     pub fn solid(colormap: Colormap) -> Self {
-        let config = OverlayConfig { colormap, alpha: 1.0, box_threshold: None, label: false };
+        let config =
+            OverlayConfig { colormap, alpha: 1.0, label: false, ..OverlayConfig::default() };
         let mut overlay = Self::new(&config);
         overlay.blends = overlay.table.map(Blend::solid);
         overlay
@@ -136,10 +139,16 @@ impl Overlay {
     }
 
     fn draw_boxes(&self, picture: &mut Picture, heatmap: &Heatmap) {
-        let Some(share) = self.box_threshold else { return };
+        let Some(threshold) = self.threshold else { return };
         let map = heatmap.class_map(0);
-        let Some(level) = Threshold::Share(share).level(&map) else { return };
+        let Some(level) = threshold.level(&map) else { return };
         let line_px = (picture.height as u32 / 360).max(1);
+        if self.contours {
+            let lines = region::contours(&map, heatmap.width, level);
+            for (width_px, colour) in [(line_px + 2, [0; 3]), (line_px, [255; 3])] {
+                lines.iter().for_each(|line| trace(picture, heatmap, line, width_px, colour));
+            }
+        }
         for region in region::regions(&map, heatmap.width, level) {
             let cells = region.bounds;
             let place = region::in_picture(cells, heatmap.width, heatmap.height, heatmap.covers);
@@ -261,6 +270,40 @@ pub(super) fn for_each_pixel(picture: &mut Picture, rect: Rect, change: impl Fn(
         let start = y * stride + rect.x as usize * 3;
         let row = &mut picture.rgb[start..start + rect.width as usize * 3];
         row.as_chunks_mut::<3>().0.iter_mut().for_each(&change);
+    }
+}
+
+fn threshold(config: &OverlayConfig) -> Option<Threshold> {
+    let share = config.box_threshold?;
+    Some(match config.threshold {
+        ThresholdKind::Share => Threshold::Share(share),
+        ThresholdKind::Percentile => Threshold::Percentile(share * 100.0),
+        ThresholdKind::Otsu => Threshold::Otsu,
+    })
+}
+
+/// Draws a contour, given in cells of the heatmap, where it lies in the picture: a square
+/// pen of `width_px` in steps of a pixel.
+fn trace(picture: &mut Picture, heatmap: &Heatmap, line: &Contour, width_px: u32, colour: [u8; 3]) {
+    let covers = heatmap.covers;
+    let place = |[x, y]: [f32; 2]| {
+        [
+            covers.x as f32 + x * covers.width as f32 / heatmap.width as f32,
+            covers.y as f32 + y * covers.height as f32 / heatmap.height as f32,
+        ]
+    };
+    let half = width_px as f32 / 2.0;
+    for (i, &point) in line.iter().enumerate() {
+        let [from, to] = [point, line[(i + 1) % line.len()]].map(place);
+        let (dx, dy) = (to[0] - from[0], to[1] - from[1]);
+        let steps = dx.abs().max(dy.abs()).ceil().max(1.0);
+        for step in 0..steps as u32 {
+            let share = step as f32 / steps;
+            // A cast saturates: the pen stays in the picture.
+            let at = |from: f32, d: f32| (from + d * share - half).round() as u32;
+            let (x, y) = (at(from[0], dx), at(from[1], dy));
+            fill(picture, Rect { x, y, width: width_px, height: width_px }, colour);
+        }
     }
 }
 

@@ -45,10 +45,31 @@ pub struct About {
 }
 
 impl About {
-    /// Takes up another configuration, as TOML.
-    pub fn set_config(config: &Mutex<String>, toml: String) {
-        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = toml;
+    /// Takes up another configuration, as TOML, without the passwords of its addresses.
+    pub fn set_config(config: &Mutex<String>, toml: &str) {
+        let shown = without_passwords(toml);
+        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shown;
     }
+}
+
+/// Leaves out what stands between `://` and `@`: a camera's command may name an address with
+/// a password in it (RFC 3986, userinfo).
+fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (i, piece) in text.split("://").enumerate() {
+        if i == 0 {
+            shown.push_str(piece);
+            continue;
+        }
+        shown.push_str("://");
+        let is_end = |c: char| "/?#\"'".contains(c) || c.is_whitespace();
+        let authority = piece.find(is_end).unwrap_or(piece.len());
+        match piece[..authority].rfind('@') {
+            Some(at) => shown.extend(["…", &piece[at..]]),
+            None => shown.push_str(piece),
+        }
+    }
+    shown
 }
 
 /// The `http` sink. Stops serving when it is dropped.
@@ -217,5 +238,25 @@ impl Sink for HttpSink {
     fn finish(&mut self) -> Result<(), SinkError> {
         self.server = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, shown) in [
+            (
+                "command = [\"ffmpeg\", \"rtsp://me:s3cr@t@cam/1\"]",
+                "command = [\"ffmpeg\", \"rtsp://…@cam/1\"]",
+            ),
+            ("a://b:c@d 'e://f@g' h://i", "a://…@d 'e://…@g' h://i"),
+            ("x@y = 1\n", "x@y = 1\n"),
+            ("://", "://"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 }

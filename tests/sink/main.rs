@@ -2,6 +2,7 @@
 
 mod client;
 mod files;
+mod http;
 mod material;
 mod pictures;
 mod socket;

@@ -2,7 +2,7 @@
 //! written to `SALIENTD_PICTURES` if that is set.
 
 use crate::material::{class, heatmap, picture, spot};
-use salientd::config::{Colormap, OverlayConfig};
+use salientd::config::{Colormap, OverlayConfig, ThresholdKind};
 use salientd::frame::{Picture, Rect};
 use salientd::heatmap::overlay::Overlay;
 use salientd::heatmap::sheet::Sheet;
@@ -10,7 +10,7 @@ use salientd::heatmap::{Heatmap, colormap, encode};
 
 /// Nothing but the map, fully opaque where it is hottest.
 fn plain(colormap: Colormap, alpha: f32) -> OverlayConfig {
-    OverlayConfig { colormap, alpha, box_threshold: None, label: false }
+    OverlayConfig { colormap, alpha, label: false, ..OverlayConfig::default() }
 }
 
 fn map(width: usize, height: usize, values: &[f32], covers: Rect) -> Heatmap {
@@ -176,6 +176,24 @@ fn boxes_surround_what_is_hot() {
     // Cells 4–5 of 10 across 200 pixels from 20 on; rows 3–4 across 100 from 10 on.
     assert_eq!((span(|p| p.0), span(|p| p.1)), ((100, 139), (40, 59)));
     assert_eq!(white.len(), 2 * 40 + 2 * 18);
+}
+
+#[test]
+fn contours_run_where_the_map_crosses_the_threshold() {
+    let mut values = vec![0.0; 100];
+    values[3 * 10 + 4] = 1.0;
+    let heatmap = map(10, 10, &values, Rect { x: 20, y: 10, width: 200, height: 100 });
+    let white = |contours, threshold| {
+        let plain = plain(Colormap::Turbo, 0.0);
+        let config = OverlayConfig { box_threshold: Some(0.5), contours, threshold, ..plain };
+        let drawn = blended(&grey(240, 120, 77), &heatmap, &config);
+        // A diamond around the cell's centre: the middle of a side, and the centre.
+        [drawn.pixel(115, 47), drawn.pixel(110, 45)].map(|pixel| pixel == [255; 3])
+    };
+    assert_eq!(white(false, ThresholdKind::Share), [false, false]);
+    assert_eq!(white(true, ThresholdKind::Share), [true, false]);
+    // Half of the map lies at 0, so the line is as far out as it can be.
+    assert_eq!(white(true, ThresholdKind::Percentile), [false, false]);
 }
 
 #[test]

@@ -192,14 +192,14 @@ unsafe fn singles(w: &PackedDepthwise, run: &mut Run, c: usize, keep: u64, first
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 unsafe fn left_and_right(w: &PackedDepthwise, c: usize) -> [[__m512i; 12]; 2] {
-    let mut both = [[_mm512_setzero_si512(); 12]; 2];
-    for i in 0..12 {
+    let [mut left, mut right] = [[_mm512_setzero_si512(); 12]; 2];
+    for (i, (left, right)) in left.iter_mut().zip(&mut right).enumerate() {
         // SAFETY: `pack` makes twelve registers of weights for every block.
-        both[0][i] =
+        *left =
             unsafe { _mm512_loadu_si512(w.data.as_slice().as_ptr().add(c * 12 + i * 64).cast()) };
-        both[1][i] = _mm512_slli_epi32::<8>(both[0][i]);
+        *right = _mm512_slli_epi32::<8>(*left);
     }
-    both
+    [left, right]
 }
 
 /// Two by two pixels of a 3×3 kernel at stride 1 at a time: each of the four input rows is

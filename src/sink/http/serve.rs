@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 /// A request's head has to be there within this; a connection may be idle for as long.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The largest head: the request line and all headers.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
@@ -181,7 +181,7 @@ async fn serve(stream: Box<dyn Connection>, board: &Arc<Board>) {
 /// bytes would reset the connection, and the answer with it.
 async fn turn_away(mut stream: Box<dyn Connection>) -> io::Result<()> {
     let mut head = [0; 4096];
-    stream.read(&mut head).await?;
+    let _ = stream.read(&mut head).await?;
     let why = "as many connections are open as sink.http.max_connections allows\n";
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
