@@ -46,7 +46,7 @@ fn products(criterion: &mut Criterion) {
 /// Two output rows of a 3×3 window at stride 1: columns, channels.
 fn windows(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("depthwise 3x3");
-    for [columns, c] in [[147usize, 128usize], [37, 728], [19, 728], [10, 1536]] {
+    for [columns, c] in [[147usize, 128], [37, 728], [19, 728], [10, 1536]] {
         let step = c.next_multiple_of(64);
         let line = (columns + 2) * step;
         let (input, mut out) = (bytes(4 * line), bytes(2 * columns * c));
