@@ -7,17 +7,21 @@
 mod heat;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
+use crate::classes::ClassError;
 use crate::config::{CameraConfig, CameraSource, Config};
 use crate::explain::{ExplainError, Explainer, Explanation};
 use crate::frame::{Frame, Picture, Placement};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
 use crate::heatmap::Heatmap;
+use crate::heatmap::zone::Zones;
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
+use crate::rules::{Event, Rules};
 use crate::sink::{CameraState, Published, Sink};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +32,8 @@ use std::time::{Duration, Instant};
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// A stage that has not gone round in this time hangs.
 const STAGE_SILENCE: Duration = Duration::from_secs(20);
+/// Events that wait for a sink; then the oldest is dropped and counted.
+const MAX_EVENTS: usize = 64;
 
 /// Why the pipeline did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,8 @@ pub enum StartError {
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    #[error(transparent)]
+    Rule(#[from] ClassError),
     #[error("cannot start the {stage} thread: {source}")]
     Thread { stage: &'static str, source: std::io::Error },
 }
@@ -45,6 +53,8 @@ pub enum StartError {
 struct Mail {
     item: Option<Published>,
     camera: Option<CameraState>,
+    /// Every one, as far as [`MAX_EVENTS`]: of these the newest does not say it all.
+    events: VecDeque<Event>,
 }
 
 /// A sink on its thread.
@@ -79,7 +89,7 @@ impl Outlets {
     /// long as `patient` says so.
     fn publish_in_turn(&self, item: &Published, mut patient: impl FnMut() -> bool) {
         for outlet in &self.0 {
-            let mut mail = Mail { item: Some(item.clone()), camera: None };
+            let mut mail = Mail { item: Some(item.clone()), ..Mail::default() };
             while let Err(back) = outlet.slot.put_when_empty(mail, LOOK_AROUND) {
                 if !patient() {
                     outlet.counters.dropped.add(1);
@@ -87,6 +97,20 @@ impl Outlets {
                 }
                 mail = back;
             }
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        for outlet in &self.0 {
+            outlet.slot.put(|old| {
+                let mut mail = old.unwrap_or_default();
+                if mail.events.len() >= MAX_EVENTS {
+                    mail.events.pop_front();
+                    outlet.counters.dropped.add(1);
+                }
+                mail.events.push_back(event.clone());
+                mail
+            });
         }
     }
 
@@ -192,6 +216,9 @@ impl Pipeline {
             last: None,
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
+            zones: Zones::new(&config.zones),
+            rules: Rules::new(&config.rules, &model.labels)?,
+            reopens: 0,
             waits: waits(&config.camera),
         };
         let beat = shared.health.stages.register("infer", patience, Instant::now());
@@ -292,7 +319,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         loop {
             beat.beat(Instant::now());
             match mail.take(LOOK_AROUND) {
-                Taken::Item(Mail { item, camera }) => {
+                Taken::Item(Mail { item, camera, events }) => {
                     if let Some(state) = camera {
                         report(sink.camera(&state));
                     }
@@ -300,6 +327,9 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                         let result = sink.publish(&item);
                         own.published.add(result.is_ok() as u64);
                         report(result);
+                    }
+                    for event in events {
+                        report(sink.event(&event));
                     }
                 }
                 Taken::Nothing => {}
@@ -425,6 +455,10 @@ struct Worker {
     /// Inferred last: what a frame gets that has not changed.
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
+    zones: Zones,
+    rules: Rules,
+    /// How often the camera had been opened again when the last frame came.
+    reopens: u64,
     /// See [`waits`].
     waits: bool,
 }
@@ -469,8 +503,17 @@ impl Worker {
                 break;
             }
         }
+        let last = self.rules.end();
+        self.tell(last);
         self.shared.finished.store(true, Ordering::Relaxed);
         beat.retire();
+    }
+
+    fn tell(&self, events: Vec<Event>) {
+        for event in events {
+            log::info!("{event}");
+            self.shared.outlets.event(&event);
+        }
     }
 
     fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
@@ -491,13 +534,20 @@ impl Worker {
                 }
                 let explained = self.explainer.explain(base)?;
                 let model_sha256 = self.explainer.model().sha256.clone();
-                let heatmap = Arc::new(heatmap(explained, &placement, &frame, model_sha256));
+                let mut heatmap = heatmap(explained, &placement, &frame, model_sha256);
+                heatmap.zones = self.zones.shares(&heatmap);
+                let heatmap = Arc::new(heatmap);
                 self.inferred = Some(heatmap.clone());
                 heatmap
             }
         };
         let picture = Arc::new(upright);
         self.shared.health.counters.heatmaps.add(1);
+        let reopens = self.shared.health.counters.camera_reopens.get();
+        if std::mem::replace(&mut self.reopens, reopens) != reopens {
+            self.rules.interrupted();
+        }
+        let events = self.rules.judge(&heatmap);
         let item = Published { picture: picture.clone(), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
@@ -507,6 +557,7 @@ impl Worker {
         } else {
             self.shared.outlets.publish(&item);
         }
+        self.tell(events);
         drop(item);
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
@@ -531,6 +582,7 @@ fn heatmap(
         covers: placement.covers,
         picture: placement.picture,
         views: explained.views,
+        zones: Vec::new(),
         sequence: frame.sequence,
         captured_at: frame.captured_at,
         captured_wall: frame.captured_wall,

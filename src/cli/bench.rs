@@ -186,6 +186,7 @@ fn heatmap(frame: &mut Explainer, base: &Picture, picture: &Picture) -> anyhow::
         covers: crate::frame::Rect::full(width, height),
         picture: [width, height],
         views: explained.views,
+        zones: Vec::new(),
         sequence: 0,
         captured_at: Instant::now(),
         captured_wall: SystemTime::now(),

@@ -87,6 +87,7 @@ impl Session {
             covers: placement.covers,
             picture: placement.picture,
             views: explained.views,
+            zones: Vec::new(),
             sequence: 0,
             captured_at: Instant::now(),
             captured_wall: SystemTime::now(),

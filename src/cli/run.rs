@@ -2,11 +2,15 @@
 
 use super::args::RunArgs;
 use super::logging;
+use crate::classes::index_of;
 use crate::config::{self, Config};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
 use crate::model::Model;
 use crate::pipeline::{Outlets, Pipeline};
-use crate::sink::{Sink, SinkError, files::FileSink, socket::SocketSink, wire::ModelEntry};
+use crate::sink::{
+    Sink, SinkError, command::CommandSink, files::FileSink, mean::MeanSink, socket::SocketSink,
+    v4l2::V4l2Sink, wire::ModelEntry,
+};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -146,9 +150,12 @@ impl Daemon {
         };
         // What can fail fails here, while the old pipeline still runs.
         crate::explain::Explainer::new(model.clone(), &config)?;
+        crate::rules::Rules::new(&config.rules, &model.labels)?;
         logging::set_level(&config.log.level);
         let sinks_stay = config.sink == self.config.sink
             && config.overlay == self.config.overlay
+            && config.rules == self.config.rules
+            && config.mean == self.config.mean
             && Arc::ptr_eq(&model, &self.model);
         let old = std::mem::replace(&mut self.config, config);
         let old_model = std::mem::replace(&mut self.model, model);
@@ -204,11 +211,52 @@ pub fn sinks(config: &Config, model: &Model) -> Result<Vec<Box<dyn Sink>>, SinkE
         let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
         sinks.push(Box::new(SocketSink::open(socket, entry, model.labels.clone())?));
     }
+    let mean = config.mean.as_ref().map(|mean| MeanSink::open(mean, &model.sha256)).transpose()?;
+    let means = mean.as_ref().map(MeanSink::means);
     if let Some(files) = &config.sink.files {
-        sinks.push(Box::new(FileSink::open(files, &config.overlay)?));
+        if let Some(class) = files.clip.as_ref().and_then(|clip| clip.class.as_ref()) {
+            index_of("sink.files.clip.class", class, &model.labels)
+                .map_err(|e| SinkError::Open(e.to_string()))?;
+        }
+        sinks.push(Box::new(FileSink::open(files, &config.overlay, means)?));
+    }
+    if let Some(mqtt) = &config.sink.mqtt {
+        sinks.push(open_mqtt(mqtt, config, model)?);
+    }
+    if let Some(v4l2) = &config.sink.v4l2 {
+        sinks.push(Box::new(V4l2Sink::open(v4l2, &config.overlay)?));
     }
     if sinks.is_empty() {
         log::warn!("no sink is configured: heatmaps go nowhere; add [sink.socket] or [sink.files]");
     }
+    sinks.extend(mean.map(|mean| Box::new(mean) as Box<dyn Sink>));
+    if let Some(commands) = CommandSink::open(&config.rules)? {
+        sinks.push(Box::new(commands));
+    }
     Ok(sinks)
+}
+
+#[cfg(feature = "mqtt")]
+fn open_mqtt(
+    mqtt: &crate::config::MqttConfig,
+    config: &Config,
+    model: &Model,
+) -> Result<Box<dyn Sink>, SinkError> {
+    use crate::sink::mqtt::MqttSink;
+    let names = config.rules.iter().map(|rule| rule.name.clone()).collect();
+    let sink = MqttSink::open(mqtt, &config.overlay, names, &model.name)?;
+    Ok(Box::new(sink))
+}
+
+#[cfg(not(feature = "mqtt"))]
+fn open_mqtt(
+    _: &crate::config::MqttConfig,
+    _: &Config,
+    _: &Model,
+) -> Result<Box<dyn Sink>, SinkError> {
+    Err(SinkError::Open(
+        "sink.mqtt: this salientd was built without MQTT; build it with --features mqtt, or \
+         remove [sink.mqtt]"
+            .into(),
+    ))
 }
