@@ -46,6 +46,7 @@ fn heatmap(covers: Rect) -> Heatmap {
         captured_wall: SystemTime::now(),
         spent_ms: 400.0,
         budget_ms: None,
+        heat_factor: None,
         model_sha256: "".into(),
     }
 }

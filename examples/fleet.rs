@@ -121,6 +121,7 @@ fn item(sequence: u64) -> Published {
         captured_wall: SystemTime::now(),
         spent_ms: 271.5,
         budget_ms: None,
+        heat_factor: None,
         model_sha256: "0123456789abcdef".repeat(4).into(),
     };
     Published { picture: Arc::new(Picture::new(1, 1)), heatmap: Arc::new(heatmap) }

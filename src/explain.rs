@@ -21,13 +21,14 @@ mod limits;
 
 use crate::classes::{ClassError, ClassPicker, softmax};
 use crate::config::{Config, Filter, GeometryConfig, Method};
-use crate::frame::Picture;
+use crate::frame::{Moment, Picture, Placement};
 use crate::heatmap::method::{FeatureView, HeadView, MethodError, class_maps, score_maps};
-use crate::heatmap::{ClassScore, ViewReport, filter};
+use crate::heatmap::{ClassScore, Heatmap, ViewReport, filter};
 use crate::int8::graph::Layout;
 use crate::model::{Model, ModelError, Pass, Plan};
 use crate::preprocess::geometry::{Geometry, GeometryError};
 use crate::preprocess::resize::{ChannelLayout, InputScaling, ResizeError, ViewResizer};
+use crate::tta::Outcome;
 use crate::tta::merge::{MapMerger, Weight};
 use crate::tta::view::{View, WeightedView, views};
 use limits::{Limits, Made, by_region};
@@ -75,6 +76,56 @@ pub struct Explanation {
     pub spent_ms: f64,
     /// What `spent_ms` was to stay within; `None`: no limit.
     pub budget_ms: Option<f64>,
+    /// How it kept to that.
+    pub outcome: Option<Outcome>,
+    /// Whether every view counts fully: none was left out, is missing or has faded.
+    pub is_complete: bool,
+    /// SHA-256 of the model file, hexadecimal.
+    pub model_sha256: Arc<str>,
+}
+
+impl Explanation {
+    /// The map ready to publish: of the picture alone, without padding. `placement` says
+    /// where the base picture lies in the frame's, `moment` which frame that was. The only
+    /// way to a [`Heatmap`].
+    pub fn into_heatmap(self, placement: &Placement, moment: Moment) -> Heatmap {
+        let classes = self.classes.len();
+        let (height, width, values) = content(placement, self.width, classes, self.values);
+        Heatmap {
+            height,
+            width,
+            values,
+            classes: self.classes,
+            covers: placement.covers,
+            picture: placement.picture,
+            views: self.views,
+            zones: Vec::new(),
+            sequence: moment.sequence,
+            captured_at: moment.captured_at,
+            captured_wall: moment.captured_wall,
+            spent_ms: self.spent_ms,
+            budget_ms: self.budget_ms,
+            heat_factor: None,
+            model_sha256: self.model_sha256,
+        }
+    }
+}
+
+/// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
+pub(crate) fn content(
+    placement: &Placement,
+    width: usize,
+    classes: usize,
+    values: Vec<f32>,
+) -> (usize, usize, Vec<f32>) {
+    let c = placement.content;
+    let [x, y, w, h] = [c.x, c.y, c.width, c.height].map(|n| n as usize);
+    if values.len() == w * h * classes {
+        return (h, w, values);
+    }
+    let rows = values.chunks_exact(width * classes).skip(y).take(h);
+    let cut = rows.flat_map(|row| &row[x * classes..(x + w) * classes]).copied().collect();
+    (h, w, cut)
 }
 
 /// A view with everything that running it takes.
@@ -106,8 +157,23 @@ pub struct Explainer {
     limits: Limits,
     maps: Maps,
     geometry: Geometry,
-    /// Where this explainer's time begins.
-    origin: Instant,
+    clock: Clock,
+}
+
+/// Time since any fixed moment; a replay may move it on.
+struct Clock {
+    set_at: Instant,
+    to: Duration,
+}
+
+impl Clock {
+    fn now(&self) -> Duration {
+        self.to + self.set_at.elapsed()
+    }
+
+    fn set(&mut self, to: Duration) {
+        *self = Self { set_at: Instant::now(), to };
+    }
 }
 
 impl Explainer {
@@ -142,7 +208,7 @@ impl Explainer {
             },
             geometry: Geometry::new(&config.geometry)?,
             runner,
-            origin: Instant::now(),
+            clock: Clock { set_at: Instant::now(), to: Duration::ZERO },
         })
     }
 
@@ -156,15 +222,17 @@ impl Explainer {
         Ok(self.geometry.fit(picture, self.size)?.1.clone())
     }
 
-    /// Makes the first frame as fast as the others, and measures for the budget what the
-    /// identity view costs; the other views are predicted from it until they have run.
-    /// Returns what was made of a grey picture.
+    /// Makes the first frame as fast as the others, and measures for a budget what the
+    /// identity view costs. Returns what was made of a grey picture.
+    ///
+    /// # Errors
+    /// As [`Explainer::explain`].
     pub fn warm_up(&mut self) -> Result<Explanation, ExplainError> {
         let [height, width] = self.size;
         let grey = Picture { rgb: vec![127; height * width * 3], width, height };
         let mut warm = self.explain(&grey)?;
         if !self.limits.has_all() {
-            self.limits.forget_times();
+            // A budget's first time of a view does not count.
             self.limits.clear();
             warm = self.explain(&grey)?;
         }
@@ -172,9 +240,28 @@ impl Explainer {
         Ok(warm)
     }
 
+    /// Runs one view whose time a budget does not know yet on this base picture; false
+    /// where there is none. Within a limit of time no further view starts before it was
+    /// timed: call this between frames, from the first heatmap on.
+    ///
+    /// # Errors
+    /// Of the model.
+    pub fn calibrate(&mut self, base: &Picture) -> Result<bool, ExplainError> {
+        let Some(view) = self.limits.untimed(self.clock.now()) else { return Ok(false) };
+        let made = self.runner.alone(view, base)?;
+        self.limits.timed(view, &made, self.clock.now());
+        Ok(true)
+    }
+
+    /// Sets the clock that budgets and ages go by, which must not go back: a replay says
+    /// when its frames were taken.
+    pub fn set_time(&mut self, to: Duration) {
+        self.clock.set(to.max(self.clock.now()));
+    }
+
     /// The identity view's time with all around it, when that alone exceeds the budget.
     pub fn exceeded_budget(&self) -> Option<Duration> {
-        self.limits.exceeded(self.origin.elapsed())
+        self.limits.exceeded(self.clock.now())
     }
 
     /// The share of the budget, 0–1, that heat leaves to the pictures that follow; without
@@ -186,7 +273,7 @@ impl Explainer {
     /// How old the last explanation is, if the gate says that it holds for this base
     /// picture too.
     pub fn unchanged(&self, base: &Picture) -> Option<Duration> {
-        self.limits.unchanged(base, self.origin.elapsed())
+        self.limits.unchanged(base, self.clock.now())
     }
 
     /// Forgets all earlier pictures: what follows is something else.
@@ -197,7 +284,7 @@ impl Explainer {
     /// Runs the views that a base picture of [`Explainer::size`] may have, and merges their
     /// maps and those kept from earlier pictures.
     pub fn explain(&mut self, base: &Picture) -> Result<Explanation, ExplainError> {
-        let start = self.origin.elapsed();
+        let start = self.clock.now();
         self.limits.begin(base, start);
         let made = match self.limits.has_all() {
             true => self.runner.side_by_side(base)?,
@@ -205,19 +292,21 @@ impl Explainer {
         };
         let parts = parts(&self.runner.views, &self.limits, &made);
         let mut explanation = self.maps.merge(&self.runner.model, base, &parts)?;
-        let end = self.origin.elapsed();
+        let end = self.clock.now();
         explanation.spent_ms = (end - start).as_secs_f64() * 1e3;
         explanation.budget_ms = self.limits.budget_ms();
-        self.limits.end(softmax(&explanation.logits), end);
+        explanation.is_complete =
+            explanation.views.len() == self.runner.views.len() && self.limits.is_complete();
+        explanation.outcome = self.limits.end(softmax(&explanation.logits), end);
         Ok(explanation)
     }
 
     /// Runs views as long as one fits. What rolling keeps stays with it.
     fn one_after_another(&mut self, base: &Picture) -> Result<Vec<(View, Made)>, ExplainError> {
         let mut fresh = Vec::new();
-        while let Some(view) = self.limits.next(self.origin.elapsed()) {
+        while let Some(view) = self.limits.next(self.clock.now()) {
             let made = self.runner.alone(view, base)?;
-            if let Some(made) = self.limits.finished(view, made, self.origin.elapsed()) {
+            if let Some(made) = self.limits.finished(view, made, self.clock.now()) {
                 fresh.push((view, made));
             }
         }
@@ -344,7 +433,7 @@ struct Maps {
 }
 
 impl Maps {
-    /// Times are left at zero.
+    /// Times and what belongs to them are left empty.
     fn merge(
         &mut self,
         model: &Model,
@@ -390,6 +479,9 @@ impl Maps {
             logits,
             spent_ms: 0.0,
             budget_ms: None,
+            outcome: None,
+            is_complete: false,
+            model_sha256: model.sha256.clone(),
         })
     }
 }
@@ -398,14 +490,18 @@ fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared
     let [h, w] = size;
     let view_size = v.view.size(h, w);
     let plan = model.plan(view_size)?;
+    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &input_scaling(model))?;
+    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+}
+
+/// How a model wants its input.
+pub fn input_scaling(model: &Model) -> InputScaling {
     let n = model.normalisation;
     let layout = match model.input_layout() {
         Layout::Nhwc => ChannelLayout::Hwc,
         Layout::Nchw => ChannelLayout::Chw,
     };
-    let scaling = InputScaling { mean: n.mean, std: n.std, colour: n.order, layout };
-    let resizer = ViewResizer::new(size, view_size, v.view.hflip, &scaling)?;
-    Ok(Prepared { view: v.view, weight: v.weight, plan, resizer: Mutex::new(resizer) })
+    InputScaling { mean: n.mean, std: n.std, colour: n.order, layout }
 }
 
 /// The small maps of one view, `[grid h, grid w, classes]`.

@@ -134,6 +134,23 @@ pub struct Frame {
     pub captured_wall: SystemTime,
 }
 
+/// Which frame, and when it was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// As [`Frame::sequence`].
+    pub sequence: u64,
+    pub captured_at: Instant,
+    pub captured_wall: SystemTime,
+}
+
+impl Frame {
+    /// Which frame this is.
+    pub fn moment(&self) -> Moment {
+        let Self { sequence, captured_at, captured_wall, .. } = *self;
+        Moment { sequence, captured_at, captured_wall }
+    }
+}
+
 /// A decoded, upright picture: 8-bit RGB, row by row without padding, `[height, width, 3]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
@@ -168,6 +185,18 @@ impl Rect {
     /// The rectangle that covers a whole picture.
     pub fn full(width: u32, height: u32) -> Self {
         Self { x: 0, y: 0, width, height }
+    }
+}
+
+impl Placement {
+    /// A whole picture stretched onto an input of `[height, width]`.
+    pub fn stretched(picture: &Picture, [height, width]: [usize; 2]) -> Self {
+        let size = [picture.width as u32, picture.height as u32];
+        Self {
+            picture: size,
+            covers: Rect::full(size[0], size[1]),
+            content: Rect::full(width as u32, height as u32),
+        }
     }
 }
 

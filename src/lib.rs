@@ -13,6 +13,7 @@ pub mod camera;
 pub mod classes;
 pub mod cli;
 pub mod config;
+pub mod eval;
 pub mod explain;
 pub mod frame;
 pub mod health;

@@ -5,20 +5,23 @@
 //! something to do, and says so to its heartbeat; no stage waits for a later one.
 
 mod heat;
+mod ready;
+
+pub use ready::Ready;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::classes::ClassError;
 use crate::config::{CameraConfig, CameraSource, Config};
-use crate::explain::{ExplainError, Explainer, Explanation};
-use crate::frame::{Frame, Picture, Placement};
+use crate::explain::ExplainError;
+use crate::frame::{Frame, Picture};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
-use crate::heatmap::Heatmap;
 use crate::heatmap::zone::Zones;
+use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
-use crate::rules::{Event, Rules};
-use crate::sink::{CameraState, Published, Sink};
+use crate::rules::Event;
+use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
 use std::collections::VecDeque;
@@ -39,6 +42,8 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Geometry(#[from] GeometryError),
@@ -55,12 +60,14 @@ struct Mail {
     camera: Option<CameraState>,
     /// Every one, as far as [`MAX_EVENTS`]: of these the newest does not say it all.
     events: VecDeque<Event>,
+    live: Option<LivePicture>,
 }
 
 /// A sink on its thread.
 struct Outlet {
     slot: Arc<Slot<Mail>>,
     counters: Arc<SinkCounters>,
+    viewers: Option<Arc<Viewers>>,
     thread: JoinHandle<()>,
 }
 
@@ -100,6 +107,13 @@ impl Outlets {
         }
     }
 
+    fn tell(&self, events: Vec<Event>) {
+        for event in events {
+            log::info!("{event}");
+            self.event(&event);
+        }
+    }
+
     fn event(&self, event: &Event) {
         for outlet in &self.0 {
             outlet.slot.put(|old| {
@@ -120,10 +134,25 @@ impl Outlets {
         }
     }
 
-    /// Lets every sink send out what it has accepted. False where one did not end in time.
-    pub fn finish(self, deadline: Instant) -> bool {
+    /// Whether somebody looks at pictures between heatmaps, and one is due.
+    fn want_live(&self, now: Instant) -> bool {
+        // Each has to be asked: it keeps its own time.
+        self.0.iter().filter_map(|o| o.viewers.as_ref()).filter(|v| v.are_due(now)).count() > 0
+    }
+
+    fn live(&self, picture: &LivePicture) {
+        for outlet in self.0.iter().filter(|o| o.viewers.as_ref().is_some_and(|v| v.count() > 0)) {
+            let live = Some(picture.clone());
+            outlet.slot.put(|old| Mail { live, ..old.unwrap_or_default() });
+        }
+    }
+
+    /// Lets every sink send out what it has accepted. Names those that did not end by
+    /// `deadline`: what they were at is lost, what they have finished is not.
+    pub fn finish(self, deadline: Instant) -> Vec<String> {
         self.0.iter().for_each(|o| o.slot.close());
-        join_all(self.0.into_iter().map(|o| o.thread), deadline)
+        let outlets = self.0.into_iter();
+        outlets.filter_map(|outlet| join(outlet.thread, deadline).err()).collect()
     }
 }
 
@@ -131,7 +160,9 @@ impl Outlets {
 struct Shared {
     health: Arc<Health>,
     stop: AtomicBool,
-    frames: Slot<Frame>,
+    frames: Slot<Arc<Frame>>,
+    /// For those who look between heatmaps.
+    live: Slot<Arc<Frame>>,
     outlets: Arc<Outlets>,
     camera: Mutex<CameraState>,
     description: Mutex<String>,
@@ -167,57 +198,41 @@ impl Shared {
 pub struct Pipeline {
     shared: Arc<Shared>,
     model: Arc<Model>,
+    infer: JoinHandle<Ready>,
     stages: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// Plans and warms up the model, then starts camera and worker.
+    /// Starts camera and worker.
     pub fn start(
         config: &Config,
-        model: Arc<Model>,
+        ready: Ready,
         outlets: Arc<Outlets>,
         health: Arc<Health>,
     ) -> Result<Pipeline, StartError> {
+        let model = ready.model.clone();
         model.cancel(false);
-        let mut explainer = Explainer::new(model.clone(), config)?;
-        let [height, width] = explainer.size();
-        let warm = explainer.warm_up()?;
-        log::info!(
-            "model {} at {height}x{width}: {} views in {:.0} ms",
-            model.name,
-            warm.views.len(),
-            warm.spent_ms
-        );
-        if let (Some(least), Some(budget_ms)) =
-            (explainer.exceeded_budget(), config.tta.budget.budget_ms)
-        {
-            log::warn!(
-                "tta.budget.budget_ms = {budget_ms}: the first view alone takes {:.0} ms, so it \
-                 alone runs; allow more, or make model.size smaller",
-                least.as_secs_f64() * 1e3
-            );
-        }
         let shared = Arc::new(Shared {
             health,
             stop: AtomicBool::new(false),
             frames: Slot::default(),
+            live: Slot::default(),
             outlets,
             camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
             description: Mutex::default(),
             finished: AtomicBool::new(false),
         });
         // One frame may cost many times the warm-up on a busy board.
-        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(warm.spent_ms / 1e3 * 20.0));
+        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(ready.warm_ms / 1e3 * 20.0));
         let worker = Worker {
             shared: shared.clone(),
-            explainer,
+            ready,
             geometry: Geometry::new(&config.geometry)?,
             decoder: Decoder::new(),
             last: None,
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
             zones: Zones::new(&config.zones),
-            rules: Rules::new(&config.rules, &model.labels)?,
             reopens: 0,
             waits: waits(&config.camera),
         };
@@ -228,12 +243,15 @@ impl Pipeline {
             STAGE_SILENCE + Duration::from_millis(config.camera.timeout_ms),
             Instant::now(),
         );
-        let for_camera = shared.clone();
+        let live_beat = shared.health.stages.register("live", STAGE_SILENCE, Instant::now());
+        let live_geometry = Geometry::new(&config.geometry)?;
+        let (for_camera, for_live) = (shared.clone(), shared.clone());
+        let infer = spawn("infer", move || worker.run(beat))?;
         let stages = vec![
-            spawn("infer", move || worker.run(beat))?,
+            spawn("live", move || show_live(&for_live, live_geometry, live_beat))?,
             spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?,
         ];
-        Ok(Pipeline { shared, model, stages })
+        Ok(Pipeline { shared, model, infer, stages })
     }
 
     /// The source came to its end and everything is published.
@@ -251,41 +269,36 @@ impl Pipeline {
         }
     }
 
-    /// Stops camera and inference; a pass in progress is abandoned. False where a stage did
-    /// not end by `deadline`. The pipeline lets go of its sinks.
-    pub fn stop(&mut self, deadline: Instant) -> bool {
+    /// Stops camera and inference; a pass in progress is abandoned. The pipeline lets go of
+    /// its sinks and gives its model back. The error names a stage that did not end by
+    /// `deadline`.
+    pub fn stop(self, deadline: Instant) -> Result<Ready, String> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.frames.close();
+        self.shared.live.close();
         self.model.cancel(true);
-        join_all(self.stages.drain(..), deadline)
+        let ended: Vec<_> = self.stages.into_iter().map(|stage| join(stage, deadline)).collect();
+        let ready = join(self.infer, deadline)?;
+        ended.into_iter().collect::<Result<(), String>>().map(|()| ready)
     }
 }
 
-/// Joins every thread; false where one did not end by `deadline`.
-fn join_all(threads: impl Iterator<Item = JoinHandle<()>>, deadline: Instant) -> bool {
-    let mut in_time = true;
-    for thread in threads {
-        in_time &= join(thread, deadline);
-    }
-    in_time
-}
-
-/// Joins a thread, unless it does not end by `deadline`.
-fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+/// Joins a thread; its name where it does not end by `deadline`, or has panicked.
+fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Result<T, String> {
+    let name = thread.thread().name().unwrap_or("?").to_string();
     while !thread.is_finished() {
         if Instant::now() > deadline {
-            log::error!("thread {} did not end in time", thread.thread().name().unwrap_or("?"));
-            return false;
+            return Err(name);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    thread.join().is_ok()
+    thread.join().map_err(|_| name)
 }
 
-fn spawn(
+fn spawn<T: Send + 'static>(
     stage: &'static str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StartError> {
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
     std::thread::Builder::new()
         .name(stage.into())
         .spawn(run)
@@ -294,6 +307,7 @@ fn spawn(
 
 fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError> {
     let name = sink.name();
+    let viewers = sink.viewers();
     let slot: Arc<Slot<Mail>> = Arc::default();
     let counters = health.counters.sink(name);
     let beat = health.stages.register(name, STAGE_SILENCE, Instant::now());
@@ -319,7 +333,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         loop {
             beat.beat(Instant::now());
             match mail.take(LOOK_AROUND) {
-                Taken::Item(Mail { item, camera, events }) => {
+                Taken::Item(Mail { item, camera, live, events }) => {
                     if let Some(state) = camera {
                         report(sink.camera(&state));
                     }
@@ -331,6 +345,9 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                     for event in events {
                         report(sink.event(&event));
                     }
+                    if let Some(picture) = live {
+                        report(sink.live(&picture));
+                    }
                 }
                 Taken::Nothing => {}
                 Taken::Closed => break,
@@ -339,7 +356,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         report(sink.finish());
         beat.retire();
     })?;
-    Ok(Outlet { slot, counters, thread })
+    Ok(Outlet { slot, counters, viewers, thread })
 }
 
 /// The camera's loop: opens it, hands on its frames, opens it again when it is lost.
@@ -418,6 +435,10 @@ fn waits(config: &CameraConfig) -> bool {
 }
 
 fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
+    let frame = Arc::new(frame);
+    if shared.outlets.want_live(Instant::now()) {
+        shared.live.put(|_| frame.clone());
+    }
     if !waits {
         return shared.frames.put(|old| {
             shared.health.counters.frames_skipped.add(old.is_some() as u64);
@@ -444,10 +465,33 @@ fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) 
     *seen = now;
 }
 
+/// The live stage: a frame that somebody wants to see in, an upright picture out.
+fn show_live(shared: &Shared, mut geometry: Geometry, beat: Heartbeat) {
+    let mut decoder = Decoder::new();
+    let mut last: Option<Arc<Picture>> = None;
+    loop {
+        beat.beat(Instant::now());
+        let frame = match shared.live.take(LOOK_AROUND) {
+            Taken::Item(frame) => frame,
+            Taken::Nothing => continue,
+            Taken::Closed => break,
+        };
+        // The worker sees the same frames and counts the bad ones.
+        let Ok(picture) = decoder.decode(&frame) else { continue };
+        let picture = Arc::new(geometry.upright(picture));
+        let (sequence, captured_at) = (frame.sequence, frame.captured_at);
+        shared.outlets.live(&LivePicture { picture: picture.clone(), sequence, captured_at });
+        if let Some(old) = last.replace(picture).and_then(Arc::into_inner) {
+            decoder.recycle(old);
+        }
+    }
+    beat.retire();
+}
+
 /// The worker: a frame in, a heatmap out.
 struct Worker {
     shared: Arc<Shared>,
-    explainer: Explainer,
+    ready: Ready,
     geometry: Geometry,
     decoder: Decoder,
     /// The picture published last; its buffer comes back once the sinks are done with it.
@@ -456,7 +500,6 @@ struct Worker {
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
     zones: Zones,
-    rules: Rules,
     /// How often the camera had been opened again when the last frame came.
     reopens: u64,
     /// See [`waits`].
@@ -475,12 +518,13 @@ enum FrameError {
 }
 
 impl Worker {
-    fn run(mut self, beat: Heartbeat) {
+    /// Gives the model back at the end.
+    fn run(mut self, beat: Heartbeat) -> Ready {
         let mut told = String::new();
         loop {
             beat.beat(Instant::now());
             match self.shared.frames.take(LOOK_AROUND) {
-                Taken::Item(frame) => match self.process(frame, &beat) {
+                Taken::Item(frame) => match self.process(&frame, &beat) {
                     Ok(()) => told.clear(),
                     Err(FrameError::Explain(ExplainError::Model(ModelError::Cancelled))) => {}
                     Err(error) => {
@@ -503,51 +547,49 @@ impl Worker {
                 break;
             }
         }
-        let last = self.rules.end();
-        self.tell(last);
+        self.shared.outlets.tell(self.ready.rules.end());
         self.shared.finished.store(true, Ordering::Relaxed);
         beat.retire();
+        self.ready.explainer.clear();
+        self.ready
     }
 
-    fn tell(&self, events: Vec<Event>) {
-        for event in events {
-            log::info!("{event}");
-            self.shared.outlets.event(&event);
-        }
-    }
-
-    fn process(&mut self, frame: Frame, beat: &Heartbeat) -> Result<(), FrameError> {
-        let picture = self.decoder.decode(&frame)?;
-        let upright = self.geometry.upright(picture);
-        let (placement, base) = self.geometry.fit(&upright, self.explainer.size())?;
+    fn process(&mut self, frame: &Frame, beat: &Heartbeat) -> Result<(), FrameError> {
+        let picture = self.decoder.decode(frame)?;
+        let picture = Arc::new(self.geometry.upright(picture));
+        let (placement, base) = self.geometry.fit(&picture, self.ready.explainer.size())?;
         let moved = |last: &Arc<Heatmap>| {
             (last.picture, last.covers) != (placement.picture, placement.covers)
         };
         if self.inferred.as_ref().is_some_and(moved) {
-            self.explainer.clear();
+            self.ready.explainer.clear();
         }
-        let heatmap = match self.explainer.unchanged(base).zip(self.inferred.as_ref()) {
-            Some((age, last)) => Arc::new(published_again(last, &frame, age)),
+        let counters = &self.shared.health.counters;
+        let heatmap = match self.ready.explainer.unchanged(base).zip(self.inferred.as_ref()) {
+            Some((age, last)) => {
+                counters.heatmaps_republished.add(1);
+                Arc::new(published_again(last, frame, age))
+            }
             None => {
-                if let Some(heat) = &mut self.heat {
-                    self.explainer.set_heat(heat.factor(Instant::now()));
-                }
-                let explained = self.explainer.explain(base)?;
-                let model_sha256 = self.explainer.model().sha256.clone();
-                let mut heatmap = heatmap(explained, &placement, &frame, model_sha256);
+                let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now(), counters));
+                self.ready.explainer.set_heat(heat.unwrap_or(1.0));
+                let explained = self.ready.explainer.explain(base)?;
+                let is_late = explained.outcome.is_some_and(|outcome| outcome.is_late());
+                counters.heatmaps_late.add(is_late.into());
+                let mut heatmap = explained.into_heatmap(&placement, frame.moment());
                 heatmap.zones = self.zones.shares(&heatmap);
+                heatmap.heat_factor = heat;
                 let heatmap = Arc::new(heatmap);
                 self.inferred = Some(heatmap.clone());
                 heatmap
             }
         };
-        let picture = Arc::new(upright);
-        self.shared.health.counters.heatmaps.add(1);
-        let reopens = self.shared.health.counters.camera_reopens.get();
+        count(counters, &heatmap);
+        let reopens = counters.camera_reopens.get();
         if std::mem::replace(&mut self.reopens, reopens) != reopens {
-            self.rules.interrupted();
+            self.ready.rules.interrupted();
         }
-        let events = self.rules.judge(&heatmap);
+        let events = self.ready.rules.judge(&heatmap);
         let item = Published { picture: picture.clone(), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
@@ -557,8 +599,11 @@ impl Worker {
         } else {
             self.shared.outlets.publish(&item);
         }
-        self.tell(events);
+        self.shared.outlets.tell(events);
         drop(item);
+        // The heatmap is out: now there is time to find out what further views cost.
+        beat.beat(Instant::now());
+        self.ready.explainer.calibrate(base)?;
         if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
             self.decoder.recycle(old);
         }
@@ -566,30 +611,18 @@ impl Worker {
     }
 }
 
-fn heatmap(
-    explained: Explanation,
-    placement: &Placement,
-    frame: &Frame,
-    model_sha256: Arc<str>,
-) -> Heatmap {
-    let (height, width, values) =
-        content(placement, explained.width, explained.classes.len(), explained.values);
-    Heatmap {
-        height,
-        width,
-        values,
-        classes: explained.classes,
-        covers: placement.covers,
-        picture: placement.picture,
-        views: explained.views,
-        zones: Vec::new(),
-        sequence: frame.sequence,
-        captured_at: frame.captured_at,
-        captured_wall: frame.captured_wall,
-        spent_ms: explained.spent_ms,
-        budget_ms: explained.budget_ms,
-        model_sha256,
-    }
+/// Tells the metrics of a heatmap about to be published.
+fn count(counters: &Counters, heatmap: &Heatmap) {
+    let is_kept = |view: &&ViewReport| view.age_ms > 0.0;
+    let kept = heatmap.views.iter().filter(is_kept).count();
+    let oldest_ms = heatmap.views.iter().map(|view| view.age_ms).reduce(f64::max);
+    counters.heatmaps.add(1);
+    counters.views_kept.add(kept as u64);
+    counters.views_run.add((heatmap.views.len() - kept) as u64);
+    counters.views.set(Some(heatmap.views.len() as f64));
+    counters.oldest_view_ms.set(oldest_ms);
+    counters.spent_ms.set(Some(heatmap.spent_ms));
+    counters.budget_ms.set(heatmap.budget_ms);
 }
 
 /// The heatmap of a frame that looks like the one inferred `age` ago.
@@ -606,21 +639,4 @@ fn published_again(last: &Heatmap, frame: &Frame, age: Duration) -> Heatmap {
         view.age_ms += age.as_secs_f64() * 1e3;
     }
     heatmap
-}
-
-/// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
-pub(crate) fn content(
-    placement: &Placement,
-    width: usize,
-    classes: usize,
-    values: Vec<f32>,
-) -> (usize, usize, Vec<f32>) {
-    let c = placement.content;
-    let [x, y, w, h] = [c.x, c.y, c.width, c.height].map(|n| n as usize);
-    if values.len() == w * h * classes {
-        return (h, w, values);
-    }
-    let rows = values.chunks_exact(width * classes).skip(y).take(h);
-    let cut = rows.flat_map(|row| &row[x * classes..(x + w) * classes]).copied().collect();
-    (h, w, cut)
 }

@@ -214,6 +214,7 @@ mod tests {
             captured_wall: UNIX_EPOCH,
             spent_ms: 0.0,
             budget_ms: None,
+            heat_factor: None,
             model_sha256: "ab".into(),
         }
     }

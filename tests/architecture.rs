@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
     ("rules", &["config", "classes", "heatmap"]),
-    ("sink", &["wall", "frame", "config", "heatmap", "rules"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",
@@ -44,6 +44,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "eval",
+        &[
+            "bilinear",
+            "frame",
+            "config",
+            "camera",
+            "classes",
+            "preprocess",
+            "model",
+            "tta",
+            "heatmap",
+            "explain",
+            "pipeline",
+        ],
+    ),
+    (
         "cli",
         &[
             "bilinear",
@@ -59,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sink",
             "health",
             "explain",
+            "eval",
             "pipeline",
             "classes",
             "rules",
@@ -72,9 +89,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("v4l::", &["camera", "sink"]),
     ("clap::", &["cli"]),
     // No I/O and no clock here: these rooms are functions of their arguments.
-    ("std::fs", &["config", "camera", "model", "sink", "explain", "pipeline", "health", "cli"]),
-    ("std::net", &["sink", "pipeline", "cli"]),
-    ("Instant::now", &["camera", "slot", "sink", "explain", "pipeline", "cli"]),
+    (
+        "std::fs",
+        &["config", "camera", "model", "sink", "explain", "eval", "pipeline", "health", "cli"],
+    ),
+    ("std::net", &["config", "sink", "pipeline", "cli"]),
+    ("Instant::now", &["camera", "slot", "sink", "explain", "eval", "pipeline", "cli"]),
     ("SystemTime::now", &["camera", "sink", "explain", "pipeline", "cli"]),
 ];
 

@@ -96,6 +96,12 @@ fn a_generous_budget_changes_nothing() {
     let mut within = explainer(SIDE, "[tta.budget]\nbudget_ms = 600000");
     within.warm_up().unwrap();
     assert_eq!(within.exceeded_budget(), None);
+    assert_eq!(
+        names(&within.explain(&shoot(SIDE, 0, 0)).unwrap()),
+        ["1"],
+        "before the others were timed"
+    );
+    while within.calibrate(&shoot(SIDE, 0, 0)).unwrap() {}
     for shot in 0..3 {
         let picture = shoot(SIDE, shot, shot);
         let (expected, got) = (all.explain(&picture).unwrap(), within.explain(&picture).unwrap());

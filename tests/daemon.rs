@@ -58,7 +58,9 @@ fn frames_come_in_and_heatmaps_go_out() {
     let slow = PATTERN.replace("fps = 50", "fps = 10");
     let all = config(dir.path(), 64, &format!("{slow}{files}"));
     let daemon = Daemon::start(dir.path(), &all, &[]);
-    assert_eq!(daemon.told(), "READY=1\n");
+    assert_eq!(daemon.told(), "STATUS=making the model ready\n");
+    assert_eq!(daemon.told(), "EXTEND_TIMEOUT_USEC=30000000\n");
+    daemon.wait_told("READY=1");
 
     // Ready means that every sink listens.
     let mut client = Client::connect(&dir.path().join("s"));
@@ -157,6 +159,83 @@ fn sighup_takes_up_a_good_configuration_and_refuses_a_bad_one() {
     }
     let log = daemon.stopped();
     assert_eq!(log.matches("the old configuration stays").count(), 2, "{log}");
+}
+
+/// A model file of this test's own, which it may replace.
+fn own_model(dir: &Path, labels: &str) -> String {
+    std::fs::copy(parity("model.onnx"), dir.join("m.onnx")).unwrap();
+    std::fs::write(dir.join("labels"), labels).unwrap();
+    let model = format!("path = {:?}\nlabels = {:?}", dir.join("m.onnx"), dir.join("labels"));
+    config(dir, 64, PATTERN)
+        .replace(&format!("path = {:?}\nsize", parity("model.onnx")), &format!("{model}\nsize"))
+}
+
+#[test]
+fn sighup_takes_up_replaced_labels_and_keeps_what_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &own_model(dir.path(), "a\nb\nc\nd\ne\nf"), &[]);
+    daemon.wait_told("READY=1");
+    let classes = || match Client::connect(&dir.path().join("s")).next().unwrap().header {
+        Header::Hello(hello) => hello.classes.concat(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(classes(), "abcdef");
+    // The same configuration each time.
+    for (labels, expected) in
+        [("u\nv\nw\nx\ny\nz", "uvwxyz"), ("one\ntwo", "uvwxyz"), ("a\nb\nc\nd\ne\ng", "abcdeg")]
+    {
+        std::fs::write(dir.path().join("labels"), labels).unwrap();
+        daemon.signal(Signal::HUP);
+        daemon.wait_told("RELOADING=1");
+        daemon.wait_told("READY=1");
+        assert_eq!(classes(), expected);
+    }
+    let log = daemon.stopped();
+    assert!(log.contains("2 labels, and the model has 6 classes"), "{log}");
+    assert_eq!(log.matches("the old configuration stays").count(), 1, "{log}");
+}
+
+/// The bigger input takes seconds to make ready; the watchdog does not wait for it, nor do
+/// those who look at the maps.
+#[test]
+fn a_reload_makes_its_model_ready_while_the_old_one_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let watched = [("WATCHDOG_USEC", "200000")];
+    let daemon = Daemon::start(dir.path(), &config(dir.path(), 64, PATTERN), &watched);
+    daemon.wait_told("READY=1");
+    let mut client = Client::connect(&dir.path().join("s"));
+    let mut height = || loop {
+        if let Header::Heatmap(heatmap) = client.next().expect("the client stays").header {
+            return heatmap.shape[0];
+        }
+    };
+    daemon.rewrite_config(&config(dir.path(), 1280, PATTERN));
+    daemon.signal(Signal::HUP);
+    daemon.wait_told("RELOADING=1");
+    let mut pings = 0;
+    loop {
+        match daemon.told() {
+            told if told.starts_with("READY=1") => break,
+            told if told.starts_with("WATCHDOG=1") => {
+                pings += 1;
+                assert_eq!(height(), 64);
+            }
+            _ => {}
+        }
+    }
+    assert!(pings >= 3, "{pings} pings during the reload");
+    daemon.stopped();
+}
+
+/// It would take minutes to be ready; exit code 0 and no word of it say that nobody waited.
+#[test]
+fn sigterm_does_not_wait_for_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &config(dir.path(), 2048, PATTERN), &[]);
+    daemon.wait_told("EXTEND_TIMEOUT_USEC=");
+    let log = daemon.stopped();
+    assert!(log.contains("stopped before the model was ready"), "{log}");
+    assert!(!log.contains("views in"), "{log}");
 }
 
 #[test]

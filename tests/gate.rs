@@ -7,7 +7,7 @@ use salientd::config::parse;
 use salientd::health::Health;
 use salientd::heatmap::Heatmap;
 use salientd::model::Model;
-use salientd::pipeline::{Outlets, Pipeline};
+use salientd::pipeline::{Outlets, Pipeline, Ready};
 use salientd::sink::{CameraState, Published, Sink, SinkError};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -45,12 +45,13 @@ fn heatmaps(tta: &str, count: usize) -> Vec<Arc<Heatmap>> {
     let health = Arc::new(Health::new(Instant::now()));
     let (send, receive): (_, Receiver<Arc<Heatmap>>) = channel();
     let outlets = Arc::new(Outlets::start(vec![Box::new(Pass(send))], &health).unwrap());
-    let mut pipeline = Pipeline::start(&config, model, outlets.clone(), health).unwrap();
+    let ready = Ready::new(&config, Some(model)).unwrap();
+    let pipeline = Pipeline::start(&config, ready, outlets.clone(), health).unwrap();
     let next = |_| receive.recv_timeout(Duration::from_secs(60)).expect("a heatmap in a minute");
     let heatmaps = (0..count).map(next).collect();
-    assert!(pipeline.stop(Instant::now() + Duration::from_secs(60)));
-    drop(pipeline);
-    assert!(Arc::into_inner(outlets).unwrap().finish(Instant::now() + Duration::from_secs(60)));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    assert!(pipeline.stop(deadline).is_ok());
+    assert_eq!(Arc::into_inner(outlets).unwrap().finish(deadline), Vec::<String>::new());
     heatmaps
 }
 

@@ -158,6 +158,7 @@ fn item(sequence: u64, index: usize) -> Published {
         captured_wall: UNIX_EPOCH + Duration::from_secs(sequence),
         spent_ms: 40.0,
         budget_ms: None,
+        heat_factor: None,
         model_sha256: "0123456789abcdef".repeat(4).into(),
     };
     Published { picture: Arc::new(Picture::new(width, height)), heatmap: Arc::new(heatmap) }

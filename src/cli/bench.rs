@@ -5,9 +5,9 @@ use super::progress;
 use crate::camera::{Camera, pattern::Pattern};
 use crate::config::{Config, OverlayConfig, PatternConfig};
 use crate::explain::{Explainer, whole_picture};
-use crate::frame::{Frame, FrameLayout, Picture, PixelFormat};
+use crate::frame::{Frame, FrameLayout, Picture, PixelFormat, Placement};
 use crate::health::memory;
-use crate::heatmap::{Heatmap, encode, overlay::Overlay};
+use crate::heatmap::{encode, overlay::Overlay};
 use crate::model::Model;
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::Geometry;
@@ -74,7 +74,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let base = geometry.fit(&picture, size)?.1.clone();
     bench.stage("view", || Ok(view.explain(&base).map(drop)?))?;
     bench.stage("frame", || Ok(frame.explain(&base).map(drop)?))?;
-    let heatmap = heatmap(&mut frame, &base, &picture)?;
+    let placement = Placement::stretched(&picture, size);
+    let heatmap = frame.explain(&base)?.into_heatmap(&placement, jpeg.moment());
     let mut overlay = Overlay::new(&OverlayConfig::default());
     let mut bytes = Vec::new();
     bench.stage("render", || {
@@ -172,26 +173,5 @@ fn jpeg_frame(picture: &Picture) -> anyhow::Result<Frame> {
         sequence: 0,
         captured_at: Instant::now(),
         captured_wall: SystemTime::now(),
-    })
-}
-
-fn heatmap(frame: &mut Explainer, base: &Picture, picture: &Picture) -> anyhow::Result<Heatmap> {
-    let explained = frame.explain(base)?;
-    let [width, height] = [picture.width as u32, picture.height as u32];
-    Ok(Heatmap {
-        height: explained.height,
-        width: explained.width,
-        values: explained.values,
-        classes: explained.classes,
-        covers: crate::frame::Rect::full(width, height),
-        picture: [width, height],
-        views: explained.views,
-        zones: Vec::new(),
-        sequence: 0,
-        captured_at: Instant::now(),
-        captured_wall: SystemTime::now(),
-        spent_ms: explained.spent_ms,
-        budget_ms: explained.budget_ms,
-        model_sha256: frame.model().sha256.clone(),
     })
 }

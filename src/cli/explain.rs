@@ -5,11 +5,10 @@ use super::progress;
 use crate::camera::image::load_image;
 use crate::config::Config;
 use crate::explain::{Explainer, whole_picture};
-use crate::frame::Picture;
+use crate::frame::{Moment, Picture};
 use crate::heatmap::sheet::Sheet;
 use crate::heatmap::{Heatmap, encode, overlay::Overlay};
 use crate::model::Model;
-use crate::pipeline::content;
 use crate::preprocess::geometry::Geometry;
 use crate::sink::npy;
 use crate::sink::write_atomically;
@@ -77,25 +76,10 @@ impl Session {
         let (explainer, geometry) = self.explainers.get_mut(&size).context("just made")?;
         let (placement, base) = geometry.fit(picture, size)?;
         let explained = explainer.explain(base)?;
-        let (height, width, values) =
-            content(&placement, explained.width, explained.classes.len(), explained.values);
-        let heatmap = Heatmap {
-            height,
-            width,
-            values,
-            classes: explained.classes,
-            covers: placement.covers,
-            picture: placement.picture,
-            views: explained.views,
-            zones: Vec::new(),
-            sequence: 0,
-            captured_at: Instant::now(),
-            captured_wall: SystemTime::now(),
-            spent_ms: explained.spent_ms,
-            budget_ms: explained.budget_ms,
-            model_sha256: self.model.sha256.clone(),
-        };
-        Ok((heatmap, explained.logits))
+        let logits = explained.logits.clone();
+        let moment =
+            Moment { sequence: 0, captured_at: Instant::now(), captured_wall: SystemTime::now() };
+        Ok((explained.into_heatmap(&placement, moment), logits))
     }
 }
 

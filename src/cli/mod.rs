@@ -6,6 +6,7 @@ mod check_config;
 mod completions;
 mod demo;
 pub mod doctor;
+mod eval;
 pub mod exit;
 mod explain;
 mod inspect;
@@ -15,7 +16,7 @@ mod run;
 mod show_config;
 pub mod watch;
 
-use args::{Cli, Command, ModelCommand};
+use args::{Cli, Command, EvalCommand, ModelCommand};
 use clap::Parser;
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Model(args) => match &args.command {
             ModelCommand::Inspect(args) => inspect::run(args),
+        },
+        Command::Eval(args) => match &args.command {
+            EvalCommand::Localize(args) => eval::localize::run(args),
         },
         Command::CheckConfig(args) => check_config::run(args),
         Command::ShowConfig(args) => show_config::run(args),

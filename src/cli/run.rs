@@ -5,23 +5,32 @@ use super::logging;
 use crate::classes::index_of;
 use crate::config::{self, Config};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
-use crate::model::Model;
-use crate::pipeline::{Outlets, Pipeline};
+use crate::model::{FileMarks, Model};
+use crate::pipeline::{Outlets, Pipeline, Ready, StartError};
+use crate::sink::http::{About, HttpSink};
+use crate::sink::inherited::Inherited;
 use crate::sink::{
     Sink, SinkError, command::CommandSink, files::FileSink, mean::MeanSink, socket::SocketSink,
     v4l2::V4l2Sink, wire::ModelEntry,
 };
 use anyhow::Context;
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, after, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
 const STOP_WITHIN: Duration = Duration::from_millis(1_900);
+/// After the source's end nobody waits for us, and no heatmap is to be lost.
+const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 /// Between two status lines for the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// A model that is not ready by then never will be.
+const LOAD_WITHIN: Duration = Duration::from_secs(600);
+/// How much more time for the start to ask the service manager for, every now and then.
+const EXTENSION: Duration = Duration::from_secs(30);
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
 
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
@@ -31,10 +40,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Runs the daemon until a signal or the end of its source. SIGHUP reloads `path`.
 pub fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
+    let inherited = Inherited::take()?;
     let signals = signals()?;
-    let mut daemon = Daemon::start(config)?;
+    let Some(mut daemon) = Daemon::start(config, inherited, &signals)? else {
+        log::info!("stopped before the model was ready");
+        return Ok(());
+    };
     daemon.tell(Notifier::ready);
-    daemon.watch(&signals, path);
+    daemon.watch(&signals, path)?;
     daemon.stop()
 }
 
@@ -55,36 +68,84 @@ fn signals() -> anyhow::Result<Receiver<i32>> {
     Ok(receive)
 }
 
-/// Everything that a reload exchanges, and what stays.
-struct Daemon {
+/// What a reload exchanges.
+struct Taken {
     config: Config,
     model: Arc<Model>,
+    files: FileMarks,
+}
+
+/// A reload that waits for its model.
+struct Reload {
+    config: Config,
+    files: FileMarks,
+    outcome: Receiver<Result<Ready, StartError>>,
+    began: Instant,
+}
+
+/// The running daemon.
+struct Daemon {
+    taken: Taken,
     outlets: Arc<Outlets>,
     /// None only while one is exchanged for another.
     pipeline: Option<Pipeline>,
+    reload: Option<Reload>,
     health: Arc<Health>,
+    outside: Outside,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
 }
 
+/// What sinks are opened with besides their configuration; the same through all reloads.
+struct Outside {
+    inherited: Inherited,
+    health: Arc<Health>,
+    /// The effective configuration for people who ask a sink for it.
+    shown: Arc<Mutex<String>>,
+    started: Instant,
+}
+
 impl Daemon {
-    fn start(config: Config) -> anyhow::Result<Self> {
-        let health = Arc::new(Health::new(Instant::now()));
+    /// None: told to stop before the model was ready.
+    fn start(
+        config: Config,
+        inherited: Inherited,
+        signals: &Receiver<i32>,
+    ) -> anyhow::Result<Option<Self>> {
+        let started = Instant::now();
+        let health = Arc::new(Health::new(started));
+        let outside = Outside { inherited, health: health.clone(), shown: Arc::default(), started };
         let notifier = Notifier::from_env().context("NOTIFY_SOCKET")?;
-        let model = Arc::new(Model::configured(&config.model)?);
-        let outlets = Arc::new(Outlets::start(sinks(&config, &model)?, &health)?);
-        let pipeline =
-            Some(Pipeline::start(&config, model.clone(), outlets.clone(), health.clone())?);
+        let files = FileMarks::of(&config.model);
+        let Some(ready) = first_ready(&config, &notifier, signals)? else {
+            tell(&notifier, Notifier::stopping);
+            return Ok(None);
+        };
+        let model = ready.model().clone();
+        outside.show(&config);
+        let outlets = Arc::new(Outlets::start(sinks(&config, &model, &outside)?, &health)?);
+        let pipeline = Pipeline::start(&config, ready, outlets.clone(), health.clone())?;
         let watchdog = notifier.watchdog_timeout().map(|t| Watchdog::new(t, Instant::now()));
-        Ok(Self { config, model, outlets, pipeline, health, notifier, watchdog })
+        Ok(Some(Self {
+            taken: Taken { config, model, files },
+            outlets,
+            pipeline: Some(pipeline),
+            reload: None,
+            health,
+            outside,
+            notifier,
+            watchdog,
+        }))
     }
 
     /// Until a signal to stop, or the end of a finite source.
-    fn watch(&mut self, signals: &Receiver<i32>, path: Option<&Path>) {
+    fn watch(&mut self, signals: &Receiver<i32>, path: Option<&Path>) -> anyhow::Result<()> {
         let mut status_due = Instant::now();
-        while let Some(pipeline) = &self.pipeline {
+        let mut reload_asked = false;
+        loop {
+            let pipeline = self.pipeline.as_ref().context("nothing is left to go on with")?;
             if pipeline.is_finished() {
-                return;
+                return Ok(());
             }
             let now = Instant::now();
             if now >= status_due {
@@ -93,13 +154,22 @@ impl Daemon {
                 status_due = now + STATUS_EVERY;
             }
             self.feed_watchdog(now);
+            if let Some(path) = path {
+                // What is asked for during a reload may be about later changes: once more.
+                if reload_asked && self.reload.is_none() {
+                    reload_asked = false;
+                    self.begin_reload(path);
+                }
+                self.go_on_with_reload(path);
+            }
             let due = self.watchdog.as_ref().map_or(status_due, |w| w.due().min(status_due));
-            let wait = due.saturating_duration_since(now).min(Duration::from_millis(500));
+            let longest = if self.reload.is_some() { 50 } else { 500 };
+            let wait = due.saturating_duration_since(now).min(Duration::from_millis(longest));
             match signals.recv_timeout(wait) {
-                Ok(SIGHUP) => path.into_iter().for_each(|path| self.reload(path)),
-                Ok(_) => return,
+                Ok(SIGHUP) => reload_asked = true,
+                Ok(_) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }
@@ -119,12 +189,46 @@ impl Daemon {
         }
     }
 
-    /// Takes up the configuration file as it is now, or keeps the old one and says why.
-    fn reload(&mut self, path: &Path) {
+    /// Reads the configuration file as it is now. The old pipeline goes on while the new
+    /// model is made ready.
+    fn begin_reload(&mut self, path: &Path) {
         self.tell(Notifier::reloading);
-        let taken = config::load(path).map_err(Into::into).and_then(|c| self.take_up(c));
+        match self.prepare(path) {
+            Ok(Some(reload)) => self.reload = Some(reload),
+            Ok(None) => self.end_reload(path, Ok(())),
+            Err(error) => self.end_reload(path, Err(error)),
+        }
+    }
+
+    /// None: nothing has changed, neither settings nor the model's files.
+    fn prepare(&self, path: &Path) -> anyhow::Result<Option<Reload>> {
+        let config = config::load(path)?;
+        let files = FileMarks::of(&config.model);
+        if config == self.taken.config && files == self.taken.files {
+            return Ok(None);
+        }
+        let same = config.model == self.taken.config.model && files == self.taken.files;
+        let outcome = Ready::in_background(&config, same.then(|| self.taken.model.clone()))?;
+        Ok(Some(Reload { config, files, outcome, began: Instant::now() }))
+    }
+
+    /// Takes up the reload's model if it is ready, or keeps what runs and says why.
+    fn go_on_with_reload(&mut self, path: &Path) {
+        let Some(reload) = &self.reload else { return };
+        let outcome = match reload.outcome.try_recv() {
+            Ok(outcome) => outcome.map_err(Into::into),
+            Err(TryRecvError::Empty) if reload.began.elapsed() < LOAD_WITHIN => return,
+            Err(TryRecvError::Empty) => Err(too_slow()),
+            Err(TryRecvError::Disconnected) => Err(died()),
+        };
+        let Some(Reload { config, files, .. }) = self.reload.take() else { return };
+        let done = outcome.and_then(|ready| self.take_up(config, files, ready));
+        self.end_reload(path, done);
+    }
+
+    fn end_reload(&mut self, path: &Path, done: anyhow::Result<()>) {
         let counters = &self.health.counters;
-        match taken {
+        match done {
             Ok(()) => {
                 counters.reloads.add(1);
                 log::info!("took up {}", path.display());
@@ -140,75 +244,152 @@ impl Daemon {
         self.tell(Notifier::ready);
     }
 
-    fn take_up(&mut self, config: Config) -> anyhow::Result<()> {
-        if config == self.config {
-            return Ok(());
-        }
-        let model = match config.model == self.config.model {
-            true => self.model.clone(),
-            false => Arc::new(Model::configured(&config.model)?),
-        };
-        // What can fail fails here, while the old pipeline still runs.
-        crate::explain::Explainer::new(model.clone(), &config)?;
-        crate::rules::Rules::new(&config.rules, &model.labels)?;
+    /// Exchanges what runs for what is ready; puts the old back where the new sinks cannot
+    /// be opened.
+    fn take_up(&mut self, config: Config, files: FileMarks, ready: Ready) -> anyhow::Result<()> {
         logging::set_level(&config.log.level);
-        let sinks_stay = config.sink == self.config.sink
-            && config.overlay == self.config.overlay
-            && config.rules == self.config.rules
-            && config.mean == self.config.mean
-            && Arc::ptr_eq(&model, &self.model);
-        let old = std::mem::replace(&mut self.config, config);
-        let old_model = std::mem::replace(&mut self.model, model);
-        self.exchange(sinks_stay).or_else(|error| {
-            (self.config, self.model) = (old, old_model);
-            self.exchange(false).context("the old configuration does not work any more either")?;
+        let sinks_stay = config.sink == self.taken.config.sink
+            && config.overlay == self.taken.config.overlay
+            && config.rules == self.taken.config.rules
+            && config.mean == self.taken.config.mean
+            && Arc::ptr_eq(ready.model(), &self.taken.model);
+        let deadline = Instant::now() + STOP_WITHIN;
+        let before = match self.pipeline.take().map(|pipeline| pipeline.stop(deadline)) {
+            Some(Ok(before)) => Some(before),
+            Some(Err(stage)) => {
+                log::warn!("{stage} did not end in time");
+                None
+            }
+            None => None,
+        };
+        let taken = Taken { config, model: ready.model().clone(), files };
+        let old = std::mem::replace(&mut self.taken, taken);
+        self.run(ready, sinks_stay, deadline).or_else(|error| {
+            self.taken = old;
+            let before = before.context("and the old pipeline is gone")?;
+            logging::set_level(&self.taken.config.log.level);
+            self.run(before, false, Instant::now() + STOP_WITHIN)
+                .context("the old configuration does not work any more either")?;
             Err(error)
         })
     }
 
-    /// Stops the pipeline, and the sinks unless they stay, and starts them anew.
-    fn exchange(&mut self, sinks_stay: bool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + STOP_WITHIN;
-        if let Some(mut pipeline) = self.pipeline.take() {
-            pipeline.stop(deadline);
-        }
+    /// Runs what `self.taken` says, with new sinks unless they stay.
+    fn run(&mut self, ready: Ready, sinks_stay: bool, deadline: Instant) -> anyhow::Result<()> {
+        let Taken { config, model, .. } = &self.taken;
+        self.outside.show(config);
         if !sinks_stay {
             if let Some(outlets) = Arc::get_mut(&mut self.outlets) {
-                std::mem::take(outlets).finish(deadline);
+                tell_late(&std::mem::take(outlets).finish(deadline));
             }
-            self.outlets =
-                Arc::new(Outlets::start(sinks(&self.config, &self.model)?, &self.health)?);
+            let sinks = sinks(config, model, &self.outside)?;
+            self.outlets = Arc::new(Outlets::start(sinks, &self.health)?);
         }
-        let (model, outlets) = (self.model.clone(), self.outlets.clone());
-        self.pipeline = Some(Pipeline::start(&self.config, model, outlets, self.health.clone())?);
+        let (outlets, health) = (self.outlets.clone(), self.health.clone());
+        self.pipeline = Some(Pipeline::start(config, ready, outlets, health)?);
         Ok(())
     }
 
     fn stop(self) -> anyhow::Result<()> {
         self.tell(Notifier::stopping);
         let Self { pipeline, outlets, health, .. } = self;
-        let deadline = Instant::now() + STOP_WITHIN;
+        let finished = pipeline.as_ref().is_some_and(Pipeline::is_finished);
+        let within = if finished { FLUSH_WITHIN } else { STOP_WITHIN };
+        let deadline = Instant::now() + within;
         // The pipeline lets go of the outlets when it goes.
-        let stopped = pipeline.is_none_or(|mut p| p.stop(deadline));
-        let flushed = Arc::into_inner(outlets).is_none_or(|o| o.finish(deadline));
+        let stopped = pipeline.map_or(Ok(()), |pipeline| pipeline.stop(deadline).map(drop));
+        if let Some(outlets) = Arc::into_inner(outlets) {
+            tell_late(&outlets.finish(deadline));
+        }
         log::info!("stopped after {} heatmaps", health.counters.heatmaps.get());
-        anyhow::ensure!(stopped && flushed, "not every stage ended in time");
-        Ok(())
+        stopped.map_err(|stage| anyhow::anyhow!("{stage} did not end within {within:?}"))
     }
 
-    /// To the service manager, where there is one. It may be gone; we go on without.
     fn tell(&self, what: impl FnOnce(&Notifier) -> std::io::Result<()>) {
-        if let Err(error) = what(&self.notifier) {
-            log::debug!("service manager: {error}");
+        tell(&self.notifier, what);
+    }
+}
+
+/// Waits for the first model, for as long as the service manager has to be asked to. None:
+/// told to stop.
+fn first_ready(
+    config: &Config,
+    notifier: &Notifier,
+    signals: &Receiver<i32>,
+) -> anyhow::Result<Option<Ready>> {
+    let outcome = Ready::in_background(config, None)?;
+    let deadline = Instant::now() + LOAD_WITHIN;
+    tell(notifier, |n| n.status("making the model ready"));
+    while Instant::now() < deadline {
+        tell(notifier, |n| n.extend(EXTENSION));
+        let again = after(EXTEND_EVERY);
+        loop {
+            select! {
+                recv(outcome) -> outcome => {
+                    return Ok(Some(outcome.map_err(|_| died())??));
+                }
+                // The configuration was read a moment ago.
+                recv(signals) -> signal => match signal {
+                    Ok(SIGHUP) => {}
+                    _ => return Ok(None),
+                },
+                recv(again) -> _ => break,
+            }
         }
+    }
+    Err(too_slow())
+}
+
+fn too_slow() -> anyhow::Error {
+    anyhow::anyhow!(
+        "the model is not ready after {LOAD_WITHIN:?}: make model.size smaller, or list fewer          tta.scales"
+    )
+}
+
+fn died() -> anyhow::Error {
+    anyhow::anyhow!("the thread that makes the model ready has died: a bug; its panic stands above")
+}
+
+/// A sink that is late loses what it was at, and what it has finished is whole: worth a
+/// warning, but nothing that failed.
+fn tell_late(sinks: &[String]) {
+    for sink in sinks {
+        log::warn!("{sink}: did not end in time; what it was at is left out");
+    }
+}
+
+/// To the service manager, where there is one. It may be gone; we go on without.
+fn tell(notifier: &Notifier, what: impl FnOnce(&Notifier) -> std::io::Result<()>) {
+    if let Err(error) = what(notifier) {
+        log::debug!("service manager: {error}");
+    }
+}
+
+impl Outside {
+    fn show(&self, config: &Config) {
+        About::set_config(&self.shown, crate::config::render::effective(config));
     }
 }
 
 /// Opens every configured sink.
-pub fn sinks(config: &Config, model: &Model) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+fn sinks(
+    config: &Config,
+    model: &Model,
+    outside: &Outside,
+) -> Result<Vec<Box<dyn Sink>>, SinkError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
+    if let Some(http) = &config.sink.http {
+        let about = About {
+            model: entry.clone(),
+            classes: model.labels.clone(),
+            health: outside.health.clone(),
+            config: outside.shown.clone(),
+            started: outside.started,
+        };
+        sinks.push(Box::new(HttpSink::open(http, &config.overlay, about, &outside.inherited)?));
+    }
     if let Some(socket) = &config.sink.socket {
-        let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
         sinks.push(Box::new(SocketSink::open(socket, entry, model.labels.clone())?));
     }
     let mean = config.mean.as_ref().map(|mean| MeanSink::open(mean, &model.sha256)).transpose()?;
@@ -227,7 +408,9 @@ pub fn sinks(config: &Config, model: &Model) -> Result<Vec<Box<dyn Sink>>, SinkE
         sinks.push(Box::new(V4l2Sink::open(v4l2, &config.overlay)?));
     }
     if sinks.is_empty() {
-        log::warn!("no sink is configured: heatmaps go nowhere; add [sink.socket] or [sink.files]");
+        log::warn!(
+            "no sink is configured: heatmaps go nowhere; add [sink.http], [sink.socket] or [sink.files]"
+        );
     }
     sinks.extend(mean.map(|mean| Box::new(mean) as Box<dyn Sink>));
     if let Some(commands) = CommandSink::open(&config.rules)? {

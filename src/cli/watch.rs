@@ -1,9 +1,9 @@
 //! `salientd watch`: the socket's messages in a terminal.
 
 use super::args::WatchArgs;
-use crate::heatmap::colormap;
+use crate::heatmap::{colormap, view_text};
 use crate::sink::wire::{
-    CameraHeader, Decoder, EventHeader, Header, HeatmapHeader, Hello, Message, WireError,
+    CameraHeader, Decoder, EventHeader, Header, HeatmapHeader, Hello, Message, ViewEntry, WireError,
 };
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -217,7 +217,8 @@ fn camera_line(camera: &CameraHeader) -> String {
     format!("camera away: {}", printable(&camera.reason))
 }
 
-/// `12:16:17  tench p=0.93  church p=0.05  8 views  412 ms  #42`
+/// `12:16:17  tench p=0.93  church p=0.05  [1 0.5f 1f@1.2s]  31 of 40 ms  #42`: the views
+/// with their ages, the time and the budget.
 fn heatmap_line(heatmap: &HeatmapHeader) -> String {
     let number = |value: Option<f32>| value.map_or("?".into(), |value| format!("{value:.2}"));
     let classes: String = heatmap
@@ -229,9 +230,12 @@ fn heatmap_line(heatmap: &HeatmapHeader) -> String {
     let time = printable(heatmap.captured.get(11..19).unwrap_or("?"));
     let spent_ms = heatmap.spent_ms.map_or("?".into(), |ms| format!("{ms:.0}"));
     let budget = heatmap.budget_ms.map_or(String::new(), |ms| format!(" of {ms:.0}"));
-    let views = heatmap.views.len();
-    let plural = if views == 1 { "" } else { "s" };
-    format!("{time}  {classes}{views} view{plural}  {spent_ms}{budget} ms  #{}", heatmap.sequence)
+    let view =
+        |view: &ViewEntry| view_text(view.scale, view.hflip, view.age_ms.unwrap_or_default());
+    let views = heatmap.views.iter().map(view).collect::<Vec<_>>().join(" ");
+    let heat = heatmap.heat_factor.filter(|&factor| factor < 1.0);
+    let heat = heat.map_or(String::new(), |factor| format!(" (heat: {:.0} %)", 100.0 * factor));
+    format!("{time}  {classes}[{views}]  {spent_ms}{budget} ms{heat}  #{}", heatmap.sequence)
 }
 
 /// The text without what would steer the terminal.
@@ -263,7 +267,7 @@ fn map_rows([height, width, classes]: [usize; 3], values: &[f32]) -> Vec<String>
 mod tests {
     use super::*;
     use crate::frame::Rect;
-    use crate::sink::wire::{ClassEntry, ModelEntry, Refused, ViewEntry, encode};
+    use crate::sink::wire::{ClassEntry, ModelEntry, Refused, encode};
 
     fn heatmap() -> HeatmapHeader {
         let class = |label: &str, probability| ClassEntry {
@@ -274,6 +278,7 @@ mod tests {
         };
         let view =
             ViewEntry { scale: 1.0, hflip: false, weight: 1.0, spent_ms: None, age_ms: None };
+        let kept = ViewEntry { scale: 0.5, hflip: true, age_ms: Some(98.0), ..view.clone() };
         HeatmapHeader {
             sequence: 42,
             captured: "2026-11-23T12:16:17.000042000Z".into(),
@@ -283,10 +288,11 @@ mod tests {
             dtype: "<f4".into(),
             shape: [2, 2, 2],
             classes: vec![class("tench\x1b[2J", Some(0.934)), class("church", None)],
-            views: vec![view.clone(), view],
+            views: vec![view.clone(), kept],
             zones: Vec::new(),
             spent_ms: Some(412.4),
             budget_ms: Some(500.0),
+            heat_factor: Some(0.75),
             model_sha256: "00".into(),
         }
     }
@@ -329,7 +335,7 @@ mod tests {
             [
                 "salientd 0.1.0, model default (0123456789ab), 1 classes, camera away: starting",
                 "camera running",
-                "12:16:17  tench\u{fffd}[2J p=0.93  church p=?  2 views  412 of 500 ms  #42",
+                "12:16:17  tench\u{fffd}[2J p=0.93  church p=?  [1 0.5f@98ms]  412 of 500 ms (heat: 75 %)  #42",
             ]
         );
         assert_eq!(ended.unwrap(), "the daemon closed the connection");

@@ -604,6 +604,7 @@ pub struct SinksConfig {
     pub files: Option<FileSinkConfig>,
     pub mqtt: Option<MqttConfig>,
     pub v4l2: Option<V4l2SinkConfig>,
+    pub http: Option<HttpConfig>,
 }
 
 /// `[sink.socket]`: Unix stream socket; protocol in docs/protocol.md.
@@ -625,6 +626,59 @@ impl Default for SocketConfig {
             mode: "0660".into(),
             max_clients: 32,
             queue: 4,
+        }
+    }
+}
+
+/// `[sink.http]`: the live page and its streams; docs/http.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// An address and port, `unix:PATH`, or `systemd`; see [`HttpConfig::listen_on`].
+    pub listen: String,
+    /// File mode of a Unix socket, octal as text.
+    pub mode: String,
+    /// Holds the secret that every request must carry; absent: none is asked for.
+    pub token_file: Option<PathBuf>,
+    /// Further connections are turned away; streams may hold three quarters of them.
+    pub max_connections: usize,
+    /// Pictures a second in a stream, where the camera gives as many.
+    pub max_fps: f64,
+    pub jpeg_quality: u8,
+    /// Without a heatmap for longer than this, `/healthz` says so.
+    pub stale_s: f64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8088".into(),
+            mode: "0660".into(),
+            token_file: None,
+            max_connections: 64,
+            max_fps: 15.0,
+            jpeg_quality: 80,
+            stale_s: 10.0,
+        }
+    }
+}
+
+/// Where the `http` sink listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    Tcp(std::net::SocketAddr),
+    Unix(PathBuf),
+    /// The socket that the service manager hands down under the name `http`.
+    Systemd,
+}
+
+impl HttpConfig {
+    /// What `listen` means; `None`: nothing.
+    pub fn listen_on(&self) -> Option<HttpListen> {
+        match self.listen.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| HttpListen::Unix(path.into())),
+            None if self.listen == "systemd" => Some(HttpListen::Systemd),
+            None => self.listen.parse().ok().map(HttpListen::Tcp),
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use super::schema::{Key, SCHEMA, Table};
 use super::{
-    ClipConfig, Config, FileSinkConfig, MeanConfig, MqttConfig, RuleConfig, SinksConfig,
-    SocketConfig, V4l2SinkConfig, ZoneConfig,
+    ClipConfig, Config, FileSinkConfig, HttpConfig, MeanConfig, MqttConfig, RuleConfig,
+    SinksConfig, SocketConfig, V4l2SinkConfig, ZoneConfig,
 };
 use toml::{Table as Values, Value};
 
@@ -112,6 +112,7 @@ fn everything_on() -> Config {
             }),
             mqtt: Some(MqttConfig::default()),
             v4l2: Some(V4l2SinkConfig::default()),
+            http: Some(HttpConfig::default()),
         },
         ..Config::default()
     }

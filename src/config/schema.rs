@@ -780,6 +780,42 @@ pub static SCHEMA: &[Table] = &[
          overlay; see docs/cameras.md.",
         &[key("device", PATH, "The output node, made by loading v4l2loopback.")],
     ),
+    optional(
+        "sink.http",
+        "The live page with its streams, and metrics: docs/http.md.",
+        &[
+            key(
+                "listen",
+                Text { max_bytes: 112 },
+                "IP address and port; or unix: and the path of a socket; or systemd for the \
+                 socket that the service manager hands down under the name http.",
+            ),
+            key("mode", FileMode, "File mode of a Unix socket: who may connect."),
+            unset(
+                "token_file",
+                PATH,
+                "\"/etc/salientd/http.token\"",
+                "A file whose first line every request must carry, as a bearer token or as the \
+                 password of basic authentication. Without it everybody who can connect may look.",
+            ),
+            key(
+                "max_connections",
+                Integer { min: 4, max: 1024 },
+                "Further connections are turned away. Streams may hold three quarters of them.",
+            ),
+            key(
+                "max_fps",
+                Number { min: 0.1, max: 120.0 },
+                "Pictures a second in a stream, where the camera gives as many.",
+            ),
+            key("jpeg_quality", Integer { min: 1, max: 100 }, "Of the streams and snapshots."),
+            key(
+                "stale_s",
+                Number { min: 0.1, max: 86_400.0 },
+                "Without a heatmap for longer than this, /healthz answers 503.",
+            ),
+        ],
+    ),
     table(
         "log",
         "What is said on standard error, and in the journal.",

@@ -7,7 +7,7 @@ use crate::model::Pass;
 use crate::tta::gate::Verdict;
 use crate::tta::luma::REGION_SIDE;
 use crate::tta::rolling::KeptView;
-use crate::tta::{Budget, BudgetSettings, Gate, LumaGrid, Rolling, View, Weight};
+use crate::tta::{Budget, BudgetSettings, Gate, LumaGrid, Outcome, Rolling, View, Weight};
 use std::time::Duration;
 
 /// What a view gave, and its forward pass in ms.
@@ -15,6 +15,12 @@ use std::time::Duration;
 pub(super) struct Made {
     pub pass: Pass,
     pub spent_ms: f64,
+}
+
+impl Made {
+    fn spent(&self) -> Duration {
+        Duration::try_from_secs_f64(self.spent_ms / 1e3).unwrap_or_default()
+    }
 }
 
 /// Per frame: [`begin`](Self::begin); unless it [has all](Self::has_all) views,
@@ -114,8 +120,7 @@ impl Limits {
 
     /// A view has run. What rolling keeps stays here; the rest comes back.
     pub fn finished(&mut self, view: View, made: Made, now: Duration) -> Option<Made> {
-        let spent = Duration::try_from_secs_f64(made.spent_ms / 1e3).unwrap_or_default();
-        self.budget.finished(view, spent, now);
+        self.budget.finished(view, made.spent(), now);
         match (&mut self.rolling, &self.luma) {
             (Some(rolling), Some(luma)) if view != View::IDENTITY => {
                 rolling.keep(view, made, luma, self.began);
@@ -125,13 +130,23 @@ impl Limits {
         }
     }
 
-    /// The map is merged.
-    pub fn end(&mut self, probabilities: Vec<f32>, now: Duration) {
-        self.budget.end(now);
+    /// A view whose time a budget does not know yet; see [`Budget::untimed`].
+    pub fn untimed(&self, now: Duration) -> Option<View> {
+        self.budget.untimed(now)
+    }
+
+    /// A view ran to be timed.
+    pub fn timed(&mut self, view: View, made: &Made, now: Duration) {
+        self.budget.learn(view, made.spent(), now);
+    }
+
+    /// The map is merged. What came of the frame, where its wall time is limited.
+    pub fn end(&mut self, probabilities: Vec<f32>, now: Duration) -> Option<Outcome> {
         if let Some(luma) = self.luma.take() {
             self.gate.inferred(luma, &probabilities, self.began);
         }
         self.probabilities = probabilities;
+        self.budget.end(now)
     }
 
     /// Views other than the identity that count for the frame at hand, while rolling.
@@ -163,9 +178,9 @@ impl Limits {
         }
     }
 
-    /// Forgets what views cost: they were measured cold.
-    pub fn forget_times(&mut self) {
-        self.budget.forget_times();
+    /// Whether every view counts fully for the frame at hand, while rolling.
+    pub fn is_complete(&self) -> bool {
+        self.rolling.as_ref().is_none_or(Rolling::is_complete)
     }
 }
 

@@ -22,6 +22,27 @@ impl Counter {
     }
 }
 
+/// A number that is what it is now; nothing before it was first set.
+#[derive(Debug)]
+pub struct Gauge(AtomicU64);
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(AtomicU64::new(f64::NAN.to_bits()))
+    }
+}
+
+impl Gauge {
+    /// `None`: there is no such number at the moment.
+    pub fn set(&self, value: Option<f64>) {
+        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
+    }
+
+    pub fn get(&self) -> Option<f64> {
+        Some(f64::from_bits(self.0.load(Relaxed))).filter(|value| !value.is_nan())
+    }
+}
+
 /// The daemon's counters since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -37,8 +58,26 @@ pub struct Counters {
     pub camera_stalls: Counter,
     /// Times that the camera was opened again.
     pub camera_reopens: Counter,
-    /// Maps published.
+    /// Maps published ...
     pub heatmaps: Counter,
+    /// ... of these for a frame that had not changed, so an earlier one's map.
+    pub heatmaps_republished: Counter,
+    /// ... and of these after more than 1.1 times `tta.budget.budget_ms`, heat considered.
+    pub heatmaps_late: Counter,
+    /// Views run for them ...
+    pub views_run: Counter,
+    /// ... and views kept from earlier frames that were merged into them.
+    pub views_kept: Counter,
+    /// Of the newest heatmap: views merged, the age of the oldest in ms, the time from
+    /// decoded frame to merged map in ms, and what that was to stay within in ms.
+    pub views: Gauge,
+    pub oldest_view_ms: Gauge,
+    pub spent_ms: Gauge,
+    pub budget_ms: Gauge,
+    /// The share of the budget that heat leaves, 0–1, and the temperature in °C, where
+    /// `tta.thermal.sensor` is set.
+    pub heat_factor: Gauge,
+    pub heat_celsius: Gauge,
     /// Frames on which the model failed.
     pub inferences_failed: Counter,
     /// Configurations taken up while running ...
@@ -83,6 +122,10 @@ impl Counters {
             ("camera_stalls", &self.camera_stalls),
             ("camera_reopens", &self.camera_reopens),
             ("heatmaps", &self.heatmaps),
+            ("heatmaps_republished", &self.heatmaps_republished),
+            ("heatmaps_late", &self.heatmaps_late),
+            ("views_run", &self.views_run),
+            ("views_kept", &self.views_kept),
             ("inferences_failed", &self.inferences_failed),
             ("reloads", &self.reloads),
             ("reloads_refused", &self.reloads_refused),
@@ -98,6 +141,22 @@ impl Counters {
             }
         }
         all
+    }
+
+    /// All numbers that are what they are now, by name; those that there are not are left
+    /// out.
+    pub fn gauges(&self) -> Vec<(&'static str, f64)> {
+        [
+            ("views", &self.views),
+            ("oldest_view_ms", &self.oldest_view_ms),
+            ("spent_ms", &self.spent_ms),
+            ("budget_ms", &self.budget_ms),
+            ("heat_factor", &self.heat_factor),
+            ("heat_celsius", &self.heat_celsius),
+        ]
+        .into_iter()
+        .filter_map(|(name, gauge)| Some((name, gauge.get()?)))
+        .collect()
     }
 }
 
@@ -123,6 +182,17 @@ mod tests {
         assert_eq!(get("sink.files.failed"), Some(0));
         assert_eq!(get("sink.socket.published"), Some(7));
         assert_eq!(get("sink.socket.dropped"), Some(0));
-        assert_eq!(snapshot.len(), 10 + 2 * 3);
+        assert_eq!(snapshot.len(), 14 + 2 * 3);
+    }
+
+    #[test]
+    fn a_gauge_is_what_it_was_set_to_last() {
+        let counters = Counters::default();
+        assert_eq!(counters.gauges(), []);
+        counters.views.set(Some(8.0));
+        counters.budget_ms.set(Some(150.0));
+        counters.views.set(Some(3.0));
+        counters.budget_ms.set(None);
+        assert_eq!(counters.gauges(), [("views", 3.0)]);
     }
 }

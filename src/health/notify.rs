@@ -45,6 +45,11 @@ impl Notifier {
         self.watchdog_timeout
     }
 
+    /// Start-up takes longer: the service manager gives it this much more from now on.
+    pub fn extend(&self, by: Duration) -> io::Result<()> {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}\n", by.as_micros()))
+    }
+
     /// Start-up, or a reload, is finished.
     pub fn ready(&self) -> io::Result<()> {
         self.send("READY=1\n")
@@ -99,6 +104,8 @@ mod tests {
             let n = listener.recv(&mut buffer).unwrap();
             String::from_utf8(buffer[..n].to_vec()).unwrap()
         };
+        notifier.extend(Duration::from_secs(30)).unwrap();
+        assert_eq!(receive(), "EXTEND_TIMEOUT_USEC=30000000\n");
         notifier.ready().unwrap();
         assert_eq!(receive(), "READY=1\n");
         notifier.status("no camera:\ngone").unwrap();

@@ -1,9 +1,9 @@
 //! The corner of an overlay that says what it shows.
 
-use super::Heatmap;
 use super::colormap::Table;
 use super::overlay::{fill, for_each_pixel};
 use super::text::Typeface;
+use super::{Heatmap, view_text};
 use crate::frame::{Picture, Rect};
 use crate::wall;
 
@@ -33,7 +33,8 @@ impl Legend {
         let half = (picture.width as f32 / 2.0).max(line_px * 10.0);
         let room = half.min(picture.width as f32) - 2.0 * margin;
         let fitting = ((picture.height as f32 / 2.0 - 2.0 * margin) / line_px) as usize;
-        let lines: Vec<(String, [u8; 3])> = lines(heatmap)
+        let lines: Vec<(String, [u8; 3])> = self
+            .lines(heatmap, room)
             .into_iter()
             .take(fitting.saturating_sub(1))
             .map(|line| (self.fit(&line, room), line.colour))
@@ -64,6 +65,35 @@ impl Legend {
         self.draw_bar(picture, bar);
     }
 
+    fn lines(&mut self, heatmap: &Heatmap, room_px: f32) -> Vec<Line> {
+        let classes = heatmap.classes.iter().take(MAX_CLASSES).zip([WHITE, PALE, PALE]);
+        let class_lines = classes.map(|(class, colour)| Line {
+            beginning: class.label.clone(),
+            end: format!(" p={:.2}", class.probability),
+            colour,
+        });
+        let whole = |end: String| Line { beginning: String::new(), end, colour: PALE };
+        let budget = heatmap.budget_ms.map_or(String::new(), |ms| format!(" of {ms:.0}"));
+        let time = wall::short(heatmap.captured_wall);
+        let cost = format!("{:.0}{budget} ms · {time}", heatmap.spent_ms);
+        let views = self.views(heatmap, room_px);
+        class_lines.chain([whole(cost)]).chain(views.into_iter().map(whole)).collect()
+    }
+
+    /// The views with their ages, in as many lines as they need.
+    fn views(&mut self, heatmap: &Heatmap, room_px: f32) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for view in &heatmap.views {
+            let word = view_text(view.scale, view.hflip, view.age_ms);
+            let longer = lines.last().map(|line| format!("{line} {word}"));
+            match longer.filter(|line| self.face.width(line) <= room_px) {
+                Some(longer) => *lines.last_mut().expect("it was just made longer") = longer,
+                None => lines.push(word),
+            }
+        }
+        lines
+    }
+
     /// The line's text, its beginning cut so that the end stays readable.
     fn fit(&mut self, line: &Line, width_px: f32) -> String {
         let end_px = self.face.width(&line.end);
@@ -85,21 +115,4 @@ struct Line {
     beginning: String,
     end: String,
     colour: [u8; 3],
-}
-
-fn lines(heatmap: &Heatmap) -> Vec<Line> {
-    let classes = heatmap.classes.iter().take(MAX_CLASSES).zip([WHITE, PALE, PALE]);
-    let class_lines = classes.map(|(class, colour)| Line {
-        beginning: class.label.clone(),
-        end: format!(" p={:.2}", class.probability),
-        colour,
-    });
-    let whole = |end: String| Line { beginning: String::new(), end, colour: PALE };
-    let views = heatmap.views.len();
-    let kept = heatmap.views.iter().filter(|view| view.age_ms > 0.0).count();
-    let plural = if views == 1 { "" } else { "s" };
-    let kept = if kept > 0 { format!(" ({kept} kept)") } else { String::new() };
-    let budget = heatmap.budget_ms.map_or(String::new(), |ms| format!(" of {ms:.0}"));
-    let cost = format!("{views} view{plural}{kept} · {:.0}{budget} ms", heatmap.spent_ms);
-    class_lines.chain([cost, wall::short(heatmap.captured_wall)].map(whole)).collect()
 }

@@ -45,6 +45,8 @@ pub struct Heatmap {
     pub spent_ms: f64,
     /// What `spent_ms` was to stay within; absent: no limit.
     pub budget_ms: Option<f64>,
+    /// The share of the budget that heat leaves, 0–1; absent: heat does not matter.
+    pub heat_factor: Option<f64>,
     /// SHA-256 of the model file, hexadecimal.
     pub model_sha256: std::sync::Arc<str>,
 }
@@ -73,9 +75,40 @@ pub struct ViewReport {
     pub age_ms: f64,
 }
 
+/// A view for people, with its age where it was kept: `1.5f`, `0.5@98ms`, `2@1.3s`.
+pub fn view_text(scale: f32, hflip: bool, age_ms: f64) -> String {
+    let flip = if hflip { "f" } else { "" };
+    let age = match age_ms {
+        ms if ms > 0.0 && ms < 999.5 => format!("@{ms:.0}ms"),
+        ms if ms > 0.0 => format!("@{:.1}s", ms / 1e3),
+        _ => String::new(),
+    };
+    format!("{scale}{flip}{age}")
+}
+
 impl Heatmap {
     /// The map of the `c`-th class, `[height, width]`.
     pub fn class_map(&self, c: usize) -> Vec<f32> {
         self.values.iter().skip(c).step_by(self.classes.len()).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_in_words() {
+        for (scale, hflip, age_ms, expected) in [
+            (1.0, false, 0.0, "1"),
+            (1.5, true, 0.0, "1.5f"),
+            (0.5, false, 98.2, "0.5@98ms"),
+            (0.5, false, 999.4, "0.5@999ms"),
+            (2.0, true, 999.6, "2f@1.0s"),
+            (2.0, false, 31_240.0, "2@31.2s"),
+            (2.0, false, f64::NAN, "2"),
+        ] {
+            assert_eq!(view_text(scale, hflip, age_ms), expected);
+        }
     }
 }

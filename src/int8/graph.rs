@@ -205,6 +205,18 @@ impl Op {
         }
     }
 
+    /// Bytes of packed weights, with their biases and multipliers.
+    pub fn weight_bytes(&self) -> usize {
+        let gemm = |g: &PackedGemm| g.data.as_slice().len() + 8 * g.bias.len();
+        let depthwise = |d: &PackedDepthwise| d.data.as_slice().len() + 8 * d.bias.len();
+        match self {
+            Op::Conv { groups, .. } => groups.iter().map(gemm).sum(),
+            Op::Depthwise { weights, .. } => depthwise(weights),
+            Op::Separable { depthwise: d, pointwise, .. } => depthwise(d) + gemm(pointwise),
+            _ => 0,
+        }
+    }
+
     /// Multiply-accumulates for each output pixel.
     pub fn macs_per_pixel(&self) -> usize {
         match self {

@@ -16,7 +16,8 @@ pub enum PackError {
 }
 
 /// A vector whose first element lies on a 64-byte boundary, so that no weight load
-/// straddles two cache lines.
+/// straddles two cache lines. 64 more bytes than it holds may be read: kernels load weights
+/// a step ahead.
 #[derive(Debug, Default)]
 pub struct Aligned {
     bytes: Vec<i8>,
@@ -26,7 +27,7 @@ pub struct Aligned {
 
 impl Aligned {
     fn zeroed(len: usize) -> Self {
-        let bytes = vec![0i8; len + 64];
+        let bytes = vec![0i8; len + 128];
         let start = bytes.as_ptr().align_offset(64);
         Self { bytes, start, len }
     }
@@ -57,7 +58,7 @@ impl Panel {
             Isa::Avx512Vnni => (32, 4),
             Isa::Neon => (4, 16),
             Isa::NeonDot => (16, 4),
-            Isa::NeonI8mm => (8, 8),
+            Isa::NeonI8mm => (16, 8),
         };
         Self { columns, k_unit }
     }

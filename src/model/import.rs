@@ -36,10 +36,19 @@ pub struct Fallback {
     pub why: String,
 }
 
+/// An operator that runs in int8.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Int8Node {
+    /// The ONNX tensor that it makes.
+    pub node: String,
+    pub op: &'static str,
+}
+
 /// What became of a graph.
 #[derive(Debug, Default)]
 pub struct Imported {
     pub regions: Vec<Placed>,
+    pub int8: Vec<Int8Node>,
     /// Names of all outputs of nodes that the regions replace.
     pub replaced: HashSet<String>,
     pub fallbacks: Vec<Fallback>,
@@ -49,10 +58,10 @@ pub struct Imported {
 pub fn import(graph: &Graph, isa: Isa) -> Result<Imported, ModelError> {
     let mut importer = Importer { graph, quants: HashMap::new(), fallbacks: Vec::new() };
     let found = importer.recognise();
-    if found.is_empty() {
-        return Ok(Imported::default());
-    }
     let fallbacks = std::mem::take(&mut importer.fallbacks);
+    if found.is_empty() {
+        return Ok(Imported { fallbacks, ..Imported::default() });
+    }
     let mut imported = Builder::new(graph, &importer.quants, found).build(isa)?;
     imported.fallbacks.extend(fallbacks);
     Ok(imported)
@@ -101,14 +110,29 @@ struct Importer<'g> {
     fallbacks: Vec<Fallback>,
 }
 
+impl Found {
+    /// For reports.
+    fn node(&self) -> Int8Node {
+        let op = match &self.kind {
+            Kind::Conv { weights, group, .. } if *group > 1 && *group == weights.shape[0] => {
+                "depthwise Conv"
+            }
+            Kind::Conv { .. } => "Conv",
+            Kind::Add => "Add",
+            Kind::Rescale => "rescaling or ReLU",
+            Kind::MaxPool(_) => "MaxPool",
+            Kind::Pad(_) => "Pad",
+        };
+        Int8Node { node: self.name.clone(), op }
+    }
+}
+
 impl<'g> Importer<'g> {
     fn recognise(&mut self) -> Vec<Found> {
         let mut found = Vec::new();
         let mut quantized_file = false;
         for (i, node) in self.graph.proto.node.iter().enumerate() {
-            if node.op_type == "QuantizeLinear" || node.op_type.starts_with("QLinear") {
-                quantized_file = true;
-            }
+            quantized_file |= is_quantization(&node.op_type);
             match self.operator(i, node) {
                 Ok(Some(op)) => {
                     if let Ok(quant) = self.output_quant(&op) {
@@ -146,6 +170,11 @@ impl<'g> Importer<'g> {
             "QuantizeLinear" => self.requantize(index, node),
             "QLinearConv" => self.qlinear_conv(index, node).map(Some),
             "QLinearAdd" => self.qlinear_add(index, node).map(Some),
+            "ConvInteger" => {
+                Err("it is quantized dynamically: its input's scale is found anew for every \
+                     picture; quantize statically"
+                    .into())
+            }
             _ => Ok(None),
         }
     }
@@ -408,6 +437,12 @@ impl<'g> Importer<'g> {
     }
 }
 
+/// Operators that only a quantized file has.
+fn is_quantization(op: &str) -> bool {
+    matches!(op, "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "ConvInteger")
+        || op.starts_with("QLinear")
+}
+
 /// A tensor of signed bytes.
 fn bytes(t: &Tensor) -> Result<Vec<i8>, String> {
     let view = t.to_plain_array_view::<i8>().map_err(|e| e.to_string())?;
@@ -486,7 +521,8 @@ impl<'g> Builder<'g> {
 
     fn build(mut self, isa: Isa) -> Result<Imported, ModelError> {
         let levels = self.levels();
-        let mut imported = Imported::default();
+        let int8 = self.found.iter().map(Found::node).collect();
+        let mut imported = Imported { int8, ..Imported::default() };
         let mut by_level: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (i, f) in self.found.iter().enumerate() {
             by_level.entry(levels[&f.output]).or_default().push(i);

@@ -5,19 +5,21 @@
 //! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
+mod files;
 mod head;
 mod import;
 pub mod metadata;
 mod onnx;
 mod op;
 
+pub use files::FileMarks;
 pub use head::Head;
-pub use import::Fallback;
+pub use import::{Fallback, Int8Node};
 pub use metadata::Normalisation;
 
 use crate::config::ModelConfig;
 use crate::int8::Isa;
-use crate::int8::graph::Layout;
+use crate::int8::graph::{Layout, Op};
 use op::{RegionOp, Shared};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -59,6 +61,9 @@ pub enum ModelError {
 /// Larger files are refused: 1 GiB.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// As configured sizes: `model.size`.
+const LONGEST_SIDE: usize = 4096;
+
 /// A loaded model. Plans for input sizes are made on demand and kept.
 pub struct Model {
     /// Where it came from, for people.
@@ -74,7 +79,14 @@ pub struct Model {
     pub dynamic: bool,
     /// Numbers in the file's weights, head included.
     pub parameters: u64,
-    /// Nodes of a quantized file that run in float, and why.
+    /// Bytes of weights as they are kept: packed in int8, else in float.
+    pub weight_bytes: usize,
+    /// Operators that run in int8, in the file's order.
+    pub int8_nodes: Vec<Int8Node>,
+    /// Nodes before the pooling that run in float, and why; none are worth a word in a file
+    /// that is quantized throughout.
+    pub float_nodes: Vec<Fallback>,
+    /// Those of them that run in float although the file is quantized.
     pub fallbacks: Vec<Fallback>,
     pub isa: Isa,
     /// Names of tensors and nodes, for reports.
@@ -99,6 +111,9 @@ pub struct Plan {
     pub macs_float: u64,
     /// Bytes of int8 activations.
     pub arena_bytes: usize,
+    /// Bytes of float tensors alive at the same time, at most: input, features and what
+    /// is between them in float.
+    pub float_bytes: usize,
     runnable: Arc<TypedRunnableModel>,
 }
 
@@ -179,6 +194,9 @@ impl Model {
             native_size,
             dynamic: input.size.is_none(),
             parameters,
+            weight_bytes: 0,
+            int8_nodes: imported.int8.clone(),
+            float_nodes: Vec::new(),
             fallbacks: imported.fallbacks.clone(),
             isa,
             features: ending.features,
@@ -238,12 +256,35 @@ impl Model {
         });
         graph.node.extend(nodes);
         onnx::prune(&mut proto, &[features.to_string()]);
+        self.float_nodes = self.left_in_float(&proto);
+        let packed =
+            regions.iter().flat_map(|r| &r.region.ops).map(Op::weight_bytes).sum::<usize>();
+        let head = self.head.weights.len() + self.head.bias.len();
+        self.weight_bytes = packed + 4 * (parameters(&proto) as usize + head);
         let mut onnx =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         onnx.op_register.insert(op::OP_TYPE, op::build);
         let parsed = op::with_regions(regions, || onnx.parse(&proto, None))
             .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
         Ok(parsed.model)
+    }
+
+    /// The nodes that tract runs, with the reason for each.
+    fn left_in_float(&self, proto: &ModelProto) -> Vec<Fallback> {
+        let between = [op::OP_TYPE, "QuantizeLinear", "DequantizeLinear", "Constant", "Identity"];
+        let nodes = proto.graph.iter().flat_map(|g| &g.node);
+        let nodes = nodes.filter(|n| !between.contains(&&*n.op_type));
+        let why = |output: &str| match self.fallbacks.iter().find(|f| f.node == output) {
+            Some(known) => known.why.clone(),
+            None if self.is_int8() => "it has no int8 operator".into(),
+            None => "the file is not quantized".into(),
+        };
+        nodes
+            .map(|n| {
+                let node = n.output.first().cloned().unwrap_or_default();
+                Fallback { why: why(&node), op: n.op_type.clone(), node }
+            })
+            .collect()
     }
 
     /// Whether any operator runs in int8.
@@ -262,6 +303,34 @@ impl Model {
         Ok(plan)
     }
 
+    /// The shortest side of a square input that works: a window that pads nothing needs as
+    /// many pixels as it is wide. None: the size is fixed.
+    pub fn shortest_side(&self) -> Option<usize> {
+        if !self.dynamic {
+            return None;
+        }
+        let works = |side: usize| {
+            let shape = self.input_shape([side, side]);
+            self.typed(shape).is_ok_and(|model| {
+                let fact = model.output_fact(0).ok().and_then(|f| f.shape.as_concrete());
+                fact.is_some_and(|shape| !shape.contains(&0))
+            })
+        };
+        let sides: Vec<usize> = (1..=LONGEST_SIDE).collect();
+        sides.get(sides.partition_point(|&side| !works(side))).copied()
+    }
+
+    fn input_shape(&self, [height, width]: [usize; 2]) -> [usize; 4] {
+        match self.input_layout {
+            Layout::Nchw => [1, 3, height, width],
+            Layout::Nhwc => [1, height, width, 3],
+        }
+    }
+
+    fn typed(&self, input: [usize; 4]) -> TractResult<TypedModel> {
+        self.graph.clone().with_input_fact(0, f32::fact(input).into())?.into_typed()
+    }
+
     fn new_plan(&self, size: [usize; 2]) -> Result<Plan, ModelError> {
         let [height, width] = size;
         let fail = |why: String| ModelError::Size { height, width, why };
@@ -269,13 +338,9 @@ impl Model {
             let [h, w] = self.native_size.unwrap_or_default();
             return Err(fail(format!("the model has a fixed input of {h}x{w}")));
         }
-        let shape = match self.input_layout {
-            Layout::Nchw => [1, 3, height, width],
-            Layout::Nhwc => [1, height, width, 3],
-        };
+        let shape = self.input_shape(size);
         let build = || -> TractResult<(Arc<TypedRunnableModel>, TypedModel)> {
-            let model = self.graph.clone().with_input_fact(0, f32::fact(shape).into())?;
-            let model = model.into_typed()?.into_decluttered()?;
+            let model = self.typed(shape)?.into_decluttered()?;
             let typed = model.clone();
             Ok((model.into_optimized()?.into_runnable()?, typed))
         };
@@ -295,7 +360,9 @@ impl Model {
                 )));
             }
         };
-        let mut plan = Plan { size, grid, macs_int8: 0, macs_float: 0, arena_bytes: 0, runnable };
+        let float_bytes = live_bytes(&typed);
+        let mut plan =
+            Plan { size, grid, macs_int8: 0, macs_float: 0, arena_bytes: 0, float_bytes, runnable };
         for node in typed.nodes() {
             if let Some(op) = node.op_as::<op::PlannedOp>() {
                 plan.macs_int8 += op.plan.macs;
@@ -332,11 +399,7 @@ impl Model {
         plan: &Plan,
         fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
     ) -> Result<Pass, E> {
-        let [h, w] = plan.size;
-        let shape = match self.input_layout {
-            Layout::Nchw => [1, 3, h, w],
-            Layout::Nhwc => [1, h, w, 3],
-        };
+        let shape = self.input_shape(plan.size);
         let failed = |e: TractError| ModelError::Run(format!("{e:#}"));
         let mut tensor = Tensor::zero::<f32>(&shape).map_err(failed)?;
         {
@@ -373,6 +436,35 @@ impl Model {
         let logits = self.head.logits(&features);
         Ok(Pass { features, height, width, channels, logits })
     }
+}
+
+/// Bytes of the tensors that are alive at the same time, at most, when the nodes run in
+/// order and each tensor goes with its last reader. Constants are not counted.
+fn live_bytes(model: &TypedModel) -> usize {
+    let Ok(order) = model.eval_order() else { return 0 };
+    let bytes = |outlet: OutletId| {
+        let fact = model.outlet_fact(outlet).ok().filter(|f| f.konst.is_none());
+        fact.and_then(|f| {
+            f.shape.as_concrete().map(|s| s.iter().product::<usize>() * f.datum_type.size_of())
+        })
+    };
+    let place: HashMap<usize, usize> = order.iter().enumerate().map(|(i, &n)| (n, i)).collect();
+    let mut change = vec![0i64; order.len() + 2];
+    for &id in &order {
+        let node = model.node(id);
+        for (slot, outlet) in node.outputs.iter().enumerate() {
+            let last = outlet.successors.iter().filter_map(|s| place.get(&s.node)).max();
+            let last = last.copied().unwrap_or(order.len());
+            let size = bytes(OutletId::new(id, slot)).unwrap_or(0) as i64;
+            change[place[&id]] += size;
+            change[last + 1] -= size;
+        }
+    }
+    let live = change.iter().scan(0, |live, c| {
+        *live += c;
+        Some(*live)
+    });
+    live.max().unwrap_or(0) as usize
 }
 
 /// Elements of all initializers of rank 1 and more: weights and biases, not scales.

@@ -4,15 +4,14 @@
 //! one shared message into the `Ring` of each client and rings a bell; it never waits
 //! for a client, and encodes nothing while nobody is connected.
 
-mod listen;
 mod ring;
 mod serve;
 
+use super::listen::{Key, Listener};
 use super::wire::{self, CameraHeader, EventHeader, Header, HeatmapHeader, Hello, ModelEntry};
 use super::{CameraState, Published, Sink, SinkError};
 use crate::config::SocketConfig;
 use crate::rules::Event;
-use listen::Listener;
 use ring::Rings;
 use rustix::event::{EventfdFlags, eventfd};
 use serve::Server;
@@ -26,6 +25,8 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+
+const KEY: Key = Key { table: "sink.socket", address: "sink.socket.path" };
 
 /// The `socket` sink. Stops serving when it is dropped.
 pub struct SocketSink {
@@ -101,7 +102,7 @@ impl SocketSink {
         model: ModelEntry,
         classes: Vec<String>,
     ) -> Result<Self, SinkError> {
-        let listener = Listener::bind(&config.path, &config.mode)?;
+        let listener = Listener::bind(&config.path, &config.mode, KEY)?;
         Self::start(listener, config, model, classes)
     }
 

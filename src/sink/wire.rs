@@ -117,6 +117,9 @@ pub struct HeatmapHeader {
     /// What `spent_ms` was to stay within; absent in the message: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_ms: Option<f64>,
+    /// The share of the budget that heat leaves, 0–1; absent: heat does not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_factor: Option<f64>,
     pub model_sha256: String,
 }
 
@@ -252,6 +255,7 @@ impl From<&Heatmap> for HeatmapHeader {
                 .collect(),
             spent_ms: Some(heatmap.spent_ms).filter(|x| x.is_finite()),
             budget_ms: heatmap.budget_ms.filter(|x| x.is_finite()),
+            heat_factor: heatmap.heat_factor.filter(|x| x.is_finite()),
             model_sha256: heatmap.model_sha256.to_string(),
         }
     }
@@ -417,6 +421,7 @@ mod tests {
             zones: vec![ZoneEntry { name: "gate".into(), shares: vec![Some(0.25), None] }],
             spent_ms: Some(412.5),
             budget_ms: Some(500.0),
+            heat_factor: Some(0.75),
             model_sha256: "00ff".into(),
         }
     }

@@ -45,7 +45,9 @@ pub fn ordered(views: &[View], order: &[View]) -> Vec<View> {
 ///
 /// Per frame: [`begin`](Self::begin), then [`next`](Self::next) and
 /// [`finished`](Self::finished) for each view, from as many workers as there are, then
-/// [`end`](Self::end). `now` is time since any fixed moment and never goes back.
+/// [`end`](Self::end). Between frames the views that [`untimed`](Self::untimed) names are
+/// run and [`learned`](Self::learn) from. `now` is time since any fixed moment and never
+/// goes back.
 #[derive(Debug)]
 pub struct Budget {
     settings: BudgetSettings,
@@ -64,6 +66,36 @@ pub struct Budget {
     started_cost: f64,
 }
 
+/// A view's time is known after so many runs. The first reads its weights from memory or
+/// disk and is not counted; of the others the slowest speaks.
+const CALIBRATION_RUNS: u32 = 3;
+
+/// How a frame came out against its wall time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// What the frame was to take, heat and gate considered.
+    pub budget: Duration,
+    pub spent: Duration,
+    /// Predicted time of the cheapest view that was not run; `None`: all were.
+    pub cheapest_left: Option<Duration>,
+}
+
+impl Outcome {
+    /// Of the budget, or of a prediction: what lies within is as good as kept.
+    const TOLERANCE: f64 = 1.1;
+
+    /// More was taken than there was.
+    pub fn is_late(&self) -> bool {
+        self.spent > self.budget.mul_f64(Self::TOLERANCE)
+    }
+
+    /// One more view would have fitted.
+    pub fn is_idle(&self) -> bool {
+        let left = self.budget.saturating_sub(self.spent);
+        self.cheapest_left.is_some_and(|cheapest| left > cheapest.mul_f64(Self::TOLERANCE))
+    }
+}
+
 #[derive(Debug)]
 struct Candidate {
     view: View,
@@ -72,6 +104,8 @@ struct Candidate {
     times: Predictor,
     /// Its time in units of the first view's prediction; its cost until it has run.
     ratio: f64,
+    /// Runs seen, up to [`CALIBRATION_RUNS`].
+    runs: u32,
     started: bool,
     /// What was taken from the CPU bucket when it started, in seconds.
     reserved_s: f64,
@@ -91,7 +125,7 @@ impl Budget {
             let cost = view.cost(height, width);
             let ratio = if first_cost > 0.0 { cost / first_cost } else { 1.0 };
             let times = Predictor::default();
-            Candidate { view, cost, times, ratio, started: false, reserved_s: 0.0 }
+            Candidate { view, cost, times, ratio, runs: 0, started: false, reserved_s: 0.0 }
         };
         Self {
             candidates: order.into_iter().map(candidate).collect(),
@@ -145,28 +179,63 @@ impl Budget {
         index.is_some()
     }
 
-    /// A view took `spent` (of one thread). Calibration at start calls this as well.
+    /// A view that was started took `spent`.
     pub fn finished(&mut self, view: View, spent: Duration, now: Duration) {
-        /// Of a new time in the ratio.
-        const NEWS: f64 = 0.2;
-
         self.last_finished = self.last_finished.max(now);
-        let first = self.candidates.first().and_then(|first| first.times.p95(now));
-        if let Some(candidate) = self.candidates.iter_mut().find(|c| c.view == view) {
-            if let Some(first) = first.filter(|first| !first.is_zero()) {
-                let ratio = spent.as_secs_f64() / first.as_secs_f64();
-                candidate.ratio += NEWS * (ratio - candidate.ratio);
-            }
-            candidate.times.learn(spent, now);
-            if let (Some(bucket), true) = (&mut self.cpu_s, candidate.started) {
-                bucket.take(spent.as_secs_f64() - candidate.reserved_s);
-            }
+        self.learn(view, spent, now);
+        let started = self.candidates.iter().find(|c| c.view == view && c.started);
+        if let (Some(bucket), Some(candidate)) = (&mut self.cpu_s, started) {
+            bucket.take(spent.as_secs_f64() - candidate.reserved_s);
         }
     }
 
-    /// The map is merged.
-    pub fn end(&mut self, now: Duration) {
+    /// `view` takes `spent`, whether or not it ran for a frame.
+    pub fn learn(&mut self, view: View, spent: Duration, now: Duration) {
+        /// Of a new time in the ratio.
+        const NEWS: f64 = 0.2;
+
+        let first = self.candidates.first().and_then(|first| first.times.p95(now));
+        let Some(candidate) = self.candidates.iter_mut().find(|c| c.view == view) else { return };
+        candidate.runs = CALIBRATION_RUNS.min(candidate.runs + 1);
+        if candidate.runs == 1 {
+            return;
+        }
+        if let Some(first) = first.filter(|first| !first.is_zero()) {
+            let ratio = spent.as_secs_f64() / first.as_secs_f64();
+            // The first time that counts says more than the area does.
+            let news = if candidate.runs == 2 { 1.0 } else { NEWS };
+            candidate.ratio += news * (ratio - candidate.ratio);
+        }
+        candidate.times.learn(spent, now);
+    }
+
+    /// The first view in order, after the very first, whose time is not known yet: it does
+    /// not start within a limit of time before it was run so often. `None`: all are known,
+    /// no time is limited, or what is left is far beyond the limit.
+    pub fn untimed(&self, now: Duration) -> Option<View> {
+        let limit_s = [
+            self.settings.per_frame.map(|budget| budget.as_secs_f64()),
+            self.cpu_s.map(|bucket| bucket.limit()),
+        ];
+        let limit_s = limit_s.into_iter().flatten().reduce(f64::min)?;
+        // By area a view may be off by less than this.
+        let hopeless_s = 2.0 * limit_s;
+        (1..self.candidates.len())
+            .filter(|&i| self.candidates[i].runs < CALIBRATION_RUNS)
+            .find(|&i| self.predict_at(i, now).is_some_and(|p| p.as_secs_f64() <= hopeless_s))
+            .map(|i| self.candidates[i].view)
+    }
+
+    /// The map is merged. What came of the frame, where its wall time is limited.
+    pub fn end(&mut self, now: Duration) -> Option<Outcome> {
         self.tail.learn(now.saturating_sub(self.last_finished), now);
+        let budget = self.settings.per_frame?.mul_f64(self.factor);
+        let left = (0..self.candidates.len()).filter(|&i| !self.candidates[i].started);
+        Some(Outcome {
+            budget,
+            spent: now.saturating_sub(self.began),
+            cheapest_left: left.filter_map(|i| self.predict_at(i, now)).min(),
+        })
     }
 
     /// Predicted time of `view`: the 95th percentile of its recent runs. Where there are
@@ -181,15 +250,6 @@ impl Budget {
     pub fn exceeded_by_first_view(&self, now: Duration) -> Option<Duration> {
         let least = self.predict_at(0, now)? + self.tail.p95(now).unwrap_or_default();
         self.settings.per_frame.filter(|&budget| least > budget).map(|_| least)
-    }
-
-    /// Forgets all measured times, such as those of views that ran for the first time and
-    /// had to read their weights from memory or disk.
-    pub fn forget_times(&mut self) {
-        self.tail = Predictor::default();
-        for candidate in &mut self.candidates {
-            candidate.times = Predictor::default();
-        }
     }
 
     fn find(&self, view: View) -> Option<usize> {
@@ -226,20 +286,26 @@ impl Budget {
 
     fn fits(&self, index: usize, now: Duration) -> bool {
         let cost = self.candidates[index].cost;
-        let Some(predicted) = self.predict_at(index, now) else {
-            // Nothing has run yet: only a frame without limits takes what it cannot judge.
-            return self.settings.per_frame.is_none() && self.cpu_s.is_none() && self.factor >= 1.0;
+        let all: f64 = self.candidates.iter().map(|c| c.cost).sum();
+        let in_share = self.factor >= 1.0 || self.started_cost + cost <= self.factor * all;
+        let in_macs = self.macs.is_none_or(|bucket| cost * self.identity_macs <= bucket.level);
+        in_share && in_macs && self.fits_in_time(index, now)
+    }
+
+    fn fits_in_time(&self, index: usize, now: Duration) -> bool {
+        if self.settings.per_frame.is_none() && self.cpu_s.is_none() {
+            return true;
+        }
+        let is_known = index == 0 || self.candidates[index].runs == CALIBRATION_RUNS;
+        let Some(predicted) = self.predict_at(index, now).filter(|_| is_known) else {
+            return false;
         };
         let in_time = self.settings.per_frame.is_none_or(|budget| {
             let end =
                 now.saturating_sub(self.began) + predicted + self.tail.p95(now).unwrap_or_default();
             end <= budget.mul_f64(self.factor)
         });
-        let all: f64 = self.candidates.iter().map(|c| c.cost).sum();
-        let in_share = self.factor >= 1.0 || self.started_cost + cost <= self.factor * all;
-        let in_cpu = self.cpu_s.is_none_or(|bucket| predicted.as_secs_f64() <= bucket.level);
-        let in_macs = self.macs.is_none_or(|bucket| cost * self.identity_macs <= bucket.level);
-        in_time && in_share && in_cpu && in_macs
+        in_time && self.cpu_s.is_none_or(|bucket| predicted.as_secs_f64() <= bucket.level)
     }
 }
 
@@ -295,8 +361,13 @@ impl Bucket {
         self.take(-elapsed * self.rate_per_s * factor);
     }
 
+    /// The most that it ever holds.
+    fn limit(self) -> f64 {
+        self.rate_per_s * Self::MEMORY_S
+    }
+
     fn take(&mut self, amount: f64) {
-        let limit = self.rate_per_s * Self::MEMORY_S;
+        let limit = self.limit();
         self.level = (self.level - amount).clamp(-limit, limit);
     }
 }
@@ -334,8 +405,11 @@ mod tests {
     impl<F: Fn(View, f64) -> Duration> Rig<F> {
         fn new(settings: BudgetSettings, time: F) -> Self {
             let mut budget = Budget::new(settings, &eight(), SIZE, 8.36e9);
-            for view in eight() {
-                budget.finished(view, time(view, 0.5), Duration::ZERO);
+            for _ in 0..CALIBRATION_RUNS {
+                budget.learn(View::IDENTITY, time(View::IDENTITY, 0.5), Duration::ZERO);
+            }
+            while let Some(view) = budget.untimed(Duration::ZERO) {
+                budget.learn(view, time(view, 0.5), Duration::ZERO);
             }
             Self { budget, now: Duration::ZERO, random: 1, time }
         }
@@ -359,12 +433,9 @@ mod tests {
                 ran.push(view);
             }
             self.now += ms(0.3);
-            self.budget.end(self.now);
-            let spent = self.now - began;
-            let rest = eight().into_iter().filter(|view| !ran.contains(view));
-            let cheapest = rest.filter_map(|view| self.budget.predict(view, self.now)).min();
-            let left = self.budget.settings.per_frame.unwrap_or_default().saturating_sub(spent);
-            (ran, spent, cheapest.is_some_and(|cheapest| left > cheapest.mul_f64(1.1)))
+            let outcome = self.budget.end(self.now);
+            assert!(outcome.is_none_or(|outcome| outcome.spent == self.now - began));
+            (ran, self.now - began, outcome.is_some_and(|outcome| outcome.is_idle()))
         }
     }
 
@@ -457,6 +528,44 @@ mod tests {
         }
         assert!(late <= 10, "{late} of 1000 frames late");
         assert!(views > 5500, "two workers should do six views a frame, not {views} in 1000");
+    }
+
+    #[test]
+    fn a_view_of_unknown_time_does_not_start() {
+        let mut budget = Budget::new(per_frame(60.0), &eight(), SIZE, 8.36e9);
+        let frame = |budget: &mut Budget, now| {
+            budget.begin(now, 1.0);
+            let ran: Vec<View> = std::iter::from_fn(|| budget.next(now)).collect();
+            ran.iter().for_each(|&view| budget.finished(view, usual(view, 0.0), now));
+            ran
+        };
+        let now = Duration::from_secs(1);
+        assert_eq!(budget.untimed(now), None, "nothing to compare a view with yet");
+        // Of the first frame's view the time is not counted yet.
+        for _ in 0..CALIBRATION_RUNS {
+            assert_eq!(names(&frame(&mut budget, now)), "1");
+        }
+        let mut timed = Vec::new();
+        while let Some(view) = budget.untimed(now) {
+            // Cold ten times as slow: that run says nothing.
+            let cold = if timed.contains(&view) { 1.0 } else { 10.0 };
+            budget.learn(view, usual(view, 0.0).mul_f64(cold), now);
+            timed.push(view);
+        }
+        timed.dedup();
+        assert_eq!(names(&timed), "0.5f 1f 1.5f 0.5 1.5 2f 2");
+        assert_eq!(budget.predict(timed[0], now), Some(usual(timed[0], 0.0)));
+        assert_eq!(frame(&mut budget, now).len(), 8);
+
+        let mut small = Budget::new(per_frame(15.0), &eight(), SIZE, 8.36e9);
+        (0..CALIBRATION_RUNS).for_each(|_| drop(frame(&mut small, now)));
+        let mut timed = Vec::new();
+        while let Some(view) = small.untimed(now) {
+            small.learn(view, usual(view, 0.0), now);
+            timed.push(view);
+        }
+        timed.dedup();
+        assert_eq!(names(&timed), "0.5f 1f 1.5f 0.5 1.5", "scale 2 is beyond twice the budget");
     }
 
     #[test]
@@ -555,6 +664,10 @@ mod tests {
                 }
                 prop_assert_eq!(ran.first(), Some(&View::IDENTITY));
                 budget.end(now);
+                for time in times {
+                    let Some(view) = budget.untimed(now) else { break };
+                    budget.learn(view, Duration::from_millis(time), now);
+                }
             }
         }
     }

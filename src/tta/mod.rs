@@ -10,7 +10,7 @@ mod settings;
 pub mod thermal;
 pub mod view;
 
-pub use budget::{Budget, BudgetSettings};
+pub use budget::{Budget, BudgetSettings, Outcome};
 pub use gate::{Gate, GateSettings};
 pub use luma::LumaGrid;
 pub use merge::{MapMerger, Weight};

@@ -392,6 +392,9 @@ mod tests {
                 }
                 budget.end(now);
                 prop_assert!(now - began <= limit.max(time(View::IDENTITY)));
+                if let Some(view) = budget.untimed(now) {
+                    budget.learn(view, time(view), now);
+                }
                 now += FRAME;
             }
         }

@@ -51,6 +51,7 @@ pub fn heatmap(sequence: u64) -> Heatmap {
         captured_wall: UNIX_EPOCH + Duration::new(START_S + sequence, 42_000),
         spent_ms: 412.5,
         budget_ms: None,
+        heat_factor: None,
         model_sha256: "0123456789abcdef".repeat(4).into(),
     }
 }

@@ -1,8 +1,8 @@
 //! The thread that serves all clients.
 
 use super::Shared;
-use super::listen::Listener;
 use super::ring::{self, ClientId};
+use crate::sink::listen::Listener;
 use crate::sink::wire::{self, Header, Refused};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -66,7 +66,8 @@ impl Converter {
         }
         let picture = if fits { picture } else { &self.fitted };
         let stride = stride_bytes as usize;
-        let rows = self.frame.chunks_exact_mut(stride).zip(picture.rgb.chunks_exact(picture.width * 3));
+        let rows =
+            self.frame.chunks_exact_mut(stride).zip(picture.rgb.chunks_exact(picture.width * 3));
         match &code {
             b"RGB3" => rows.for_each(|(out, row)| out[..row.len()].copy_from_slice(row)),
             b"BGR3" => rows.for_each(|(out, row)| {
@@ -106,16 +107,14 @@ impl Converter {
             f64::from(width) / picture.width as f64,
             f64::from(height) / picture.height as f64,
         );
-        let inner = |length: usize, most: u32| {
-            ((length as f64 * scale).round() as u32).clamp(1, most)
-        };
+        let inner =
+            |length: usize, most: u32| ((length as f64 * scale).round() as u32).clamp(1, most);
         let (w, h) = (inner(picture.width, width), inner(picture.height, height));
         self.fitted.rgb.fill(0);
         let from = (picture.width as u32, picture.height as u32);
         let source = ImageRef::new(from.0, from.1, &picture.rgb, PixelType::U8x3)?;
         let mut whole = Image::from_slice_u8(width, height, &mut self.fitted.rgb, PixelType::U8x3)?;
-        let mut target =
-            CroppedImageMut::new(&mut whole, (width - w) / 2, (height - h) / 2, w, h)?;
+        let mut target = CroppedImageMut::new(&mut whole, (width - w) / 2, (height - h) / 2, w, h)?;
         Ok(self.resizer.resize(&source, &mut target, None)?)
     }
 }
@@ -169,7 +168,9 @@ mod tests {
 
     #[test]
     fn formats_that_make_no_sense_are_none() {
-        for (code, width, height) in [(b"MJPG", 4, 2), (b"YUYV", 0, 2), (b"YUYV", 4, 0), (b"RGB3", 9000, 1)] {
+        for (code, width, height) in
+            [(b"MJPG", 4, 2), (b"YUYV", 0, 2), (b"YUYV", 4, 0), (b"RGB3", 9000, 1)]
+        {
             assert!(Converter::new(format(code, width, height, 16)).is_none());
         }
     }

@@ -1,6 +1,7 @@
-//! The listening socket and its file.
+//! Unix sockets that listen, with their files; and sockets handed down by the service
+//! manager.
 
-use crate::sink::SinkError;
+use super::SinkError;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -17,6 +18,14 @@ const BACKLOG: i32 = 128;
 /// Another daemon that starts at the same path holds the directory's lock for less.
 const LOCK_TRIES: u32 = 20;
 const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// Where in the configuration a listening address stands, for errors.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    pub table: &'static str,
+    /// Dotted, of the address itself.
+    pub address: &'static str,
+}
 
 /// A listening socket; removes its file when it goes, if it made that file.
 pub(super) struct Listener {
@@ -36,7 +45,7 @@ impl Drop for SocketFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("sink socket: cannot remove {}: {error}", self.path.display());
+            log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
@@ -48,27 +57,25 @@ impl Listener {
     }
 
     /// Listens at `path`; `mode` is octal text such as `0660`.
-    pub fn bind(path: &Path, mode: &str) -> Result<Self, SinkError> {
-        let shown = path.display();
-        let mode = parse_mode(mode)?;
+    pub fn bind(path: &Path, mode: &str, key: Key) -> Result<Self, SinkError> {
+        let (shown, set) = (path.display(), key.address);
+        let mode = parse_mode(mode, key)?;
         let address = SocketAddrUnix::new(path).map_err(|_| {
-            open_error(format!(
-                "{shown}: longer than the 107 bytes that a socket path may have; set sink.socket.path"
+            key.error(format!(
+                "{shown}: longer than the 107 bytes that a socket path may have; set {set}"
             ))
         })?;
         // Two daemons that start at once would both find a stale file, and the second
         // would remove the living socket of the first.
-        let _lock = lock_directory(path)?;
-        remove_stale(path, &address)?;
+        let _lock = lock_directory(path, key)?;
+        remove_stale(path, &address, key)?;
         let cannot = |error: io::Error| {
             let hint = match error.kind() {
-                io::ErrorKind::NotFound => "create the directory or set sink.socket.path",
-                io::ErrorKind::PermissionDenied => {
-                    "let this user write in the directory or set sink.socket.path"
-                }
-                _ => "set sink.socket.path",
+                io::ErrorKind::NotFound => "create the directory or ",
+                io::ErrorKind::PermissionDenied => "let this user write in the directory or ",
+                _ => "",
             };
-            open_error(format!("{shown}: cannot listen: {error}; {hint}"))
+            key.error(format!("{shown}: cannot listen: {error}; {hint}set {}", key.address))
         };
         let socket = listen(path, &address, mode).map_err(cannot)?;
         let made = fs::symlink_metadata(path).map_err(cannot)?;
@@ -82,13 +89,15 @@ impl Listener {
     }
 }
 
-fn open_error(message: String) -> SinkError {
-    SinkError::Open(format!("sink.socket: {message}"))
+impl Key {
+    fn error(self, message: String) -> SinkError {
+        SinkError::Open(format!("{}: {message}", self.table))
+    }
 }
 
-fn parse_mode(text: &str) -> Result<u32, SinkError> {
+fn parse_mode(text: &str, key: Key) -> Result<u32, SinkError> {
     u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777).ok_or_else(|| {
-        open_error(format!("mode {text:?} is not an octal file mode from 0000 to 0777"))
+        key.error(format!("mode {text:?} is not an octal file mode from 0000 to 0777"))
     })
 }
 
@@ -107,7 +116,7 @@ fn listen(path: &Path, address: &SocketAddrUnix, mode: u32) -> io::Result<OwnedF
 
 /// An exclusive lock on the directory of `path`, until the file is closed. `None` where
 /// the directory cannot be opened: binding will tell why.
-fn lock_directory(path: &Path) -> Result<Option<File>, SinkError> {
+fn lock_directory(path: &Path, key: Key) -> Result<Option<File>, SinkError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
     for _ in 0..LOCK_TRIES {
@@ -117,38 +126,39 @@ fn lock_directory(path: &Path) -> Result<Option<File>, SinkError> {
             _ => return Ok(Some(directory)),
         }
     }
-    Err(open_error(format!(
-        "{}: another process keeps its directory locked; stop it or set sink.socket.path",
-        path.display()
+    Err(key.error(format!(
+        "{}: another process keeps its directory locked; stop it or set {}",
+        path.display(),
+        key.address
     )))
 }
 
 /// Makes way for a new socket file, if what stands at `path` is a socket without a process.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SinkError> {
-    let shown = path.display();
+fn remove_stale(path: &Path, address: &SocketAddrUnix, key: Key) -> Result<(), SinkError> {
+    let (shown, set) = (path.display(), key.address);
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
-        return Err(open_error(format!(
-            "{shown}: exists and is not a socket; remove it or set sink.socket.path"
-        )));
+        return Err(
+            key.error(format!("{shown}: exists and is not a socket; remove it or set {set}"))
+        );
     }
     match listening_pid(address) {
         Err(Errno::CONNREFUSED | Errno::NOENT) => {}
         Err(error) => {
-            return Err(open_error(format!(
+            return Err(key.error(format!(
                 "{shown}: cannot tell whether its socket is in use: {error}; \
-                 remove it or set sink.socket.path"
+                 remove it or set {set}"
             )));
         }
         Ok(pid) => {
-            return Err(open_error(format!(
-                "{shown}: another process{pid} is listening; stop it or set sink.socket.path"
+            return Err(key.error(format!(
+                "{shown}: another process{pid} is listening; stop it or set {set}"
             )));
         }
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(open_error(format!(
-            "{shown}: cannot remove the stale socket: {error}; remove it or set sink.socket.path"
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(key.error(format!(
+            "{shown}: cannot remove the stale socket: {error}; remove it or set {set}"
         ))),
         _ => Ok(()),
     }

@@ -1,0 +1,34 @@
+//! `salientd eval`: how good the maps are, on photos. What all its commands share.
+
+pub mod localize;
+
+use super::args::EvalOptions;
+use crate::sink::write_atomically;
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// The folder for results, if one is wanted.
+pub struct Output {
+    folder: Option<PathBuf>,
+}
+
+impl Output {
+    /// Makes the folder. Files of these names must not be there without `--force`: better
+    /// said now than after an hour's work.
+    pub fn prepare(options: &EvalOptions, names: &[&str]) -> anyhow::Result<Self> {
+        let Some(folder) = &options.out else { return Ok(Self { folder: None }) };
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let old = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
+        if let Some(old) = old.filter(|_| !options.force) {
+            bail!("{}: is there already; overwrite it with --force", old.display());
+        }
+        Ok(Self { folder: Some(folder.clone()) })
+    }
+
+    /// Writes one of the files, if there is a folder.
+    pub fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path: &Path = &folder.join(name);
+        write_atomically(path, content.as_bytes()).with_context(|| path.display().to_string())
+    }
+}

@@ -1,0 +1,259 @@
+//! What there is to see at this moment: written by the pipeline, read by connections.
+
+use super::access::Secret;
+use super::{About, body, json, metrics};
+use crate::config::{Colormap, HttpConfig, OverlayConfig};
+use crate::frame;
+use crate::heatmap::overlay::Overlay;
+use crate::heatmap::{Heatmap, encode};
+use crate::sink::{CameraState, Published, SinkError, Viewers, npy};
+use hyper::body::Bytes;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Heatmap pictures kept for one heatmap: as many classes and colours as people look at.
+const MAX_KEPT_PNGS: usize = 32;
+
+/// Shared by the sink and every connection.
+pub(super) struct Board {
+    pub config: HttpConfig,
+    pub about: About,
+    pub secret: Option<Secret>,
+    pub viewers: Arc<Viewers>,
+    pub overlay: Channel,
+    pub raw: Channel,
+    /// Those who listen to events.
+    pub listeners: AtomicUsize,
+    pub now: watch::Sender<Now>,
+    pub stats: metrics::Stats,
+    /// For snapshots.
+    drawing: Mutex<Drawing>,
+    /// For pictures of the map alone, by colours.
+    painters: Mutex<HashMap<&'static str, Overlay>>,
+}
+
+/// The newest of everything.
+#[derive(Clone)]
+pub(super) struct Now {
+    pub newest: Option<Arc<Newest>>,
+    pub camera: CameraState,
+}
+
+/// Which picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Picture {
+    /// With the heatmap drawn on it.
+    Overlay,
+    /// As it came from the camera.
+    Raw,
+}
+
+/// A stream's newest picture.
+pub(super) struct Channel {
+    pub frames: watch::Sender<Shown>,
+    watching: AtomicUsize,
+}
+
+/// A picture as it goes into a stream, with its number there, so that one who missed some
+/// knows how many.
+#[derive(Clone, Default)]
+pub(super) struct Shown {
+    pub number: u64,
+    pub part: Bytes,
+}
+
+/// A heatmap with what was made of it so far: everything once, for all who ask.
+pub(super) struct Newest {
+    pub item: Published,
+    pub came: Instant,
+    /// From the camera to here.
+    pub latency: Duration,
+    event: OnceLock<Bytes>,
+    npy: OnceLock<Bytes>,
+    jpegs: [OnceLock<Result<Bytes, String>>; 2],
+    pngs: Mutex<HashMap<(&'static str, usize), Bytes>>,
+}
+
+/// Draws and encodes; keeps its buffers.
+pub(super) struct Drawing {
+    overlay: Overlay,
+    quality: u8,
+    buffer: Vec<u8>,
+}
+
+impl Drawing {
+    pub fn new(config: &OverlayConfig, quality: u8) -> Self {
+        Self { overlay: Overlay::new(config), quality, buffer: Vec::new() }
+    }
+
+    /// The picture as a JPEG, with the heatmap on it if that is asked for and fits.
+    pub fn jpeg(
+        &mut self,
+        which: Picture,
+        picture: &frame::Picture,
+        heatmap: Option<&Heatmap>,
+    ) -> Result<Bytes, SinkError> {
+        let size = [picture.width as u32, picture.height as u32];
+        let drawn = match heatmap.filter(|h| which == Picture::Overlay && h.picture == size) {
+            Some(heatmap) => self.overlay.render(picture, heatmap),
+            None => picture,
+        };
+        encode::jpeg(drawn, self.quality, &mut self.buffer)
+            .map_err(|error| SinkError::Open(format!("sink.http: {error}")))?;
+        Ok(Bytes::copy_from_slice(&self.buffer))
+    }
+}
+
+impl Channel {
+    fn new() -> Self {
+        Self { frames: watch::Sender::new(Shown::default()), watching: AtomicUsize::new(0) }
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watching.load(Relaxed) > 0
+    }
+
+    pub fn watching(&self) -> usize {
+        self.watching.load(Relaxed)
+    }
+
+    /// The newest picture for all who watch.
+    pub fn show(&self, jpeg: Bytes) {
+        let part = body::part(&jpeg);
+        self.frames.send_modify(|shown| *shown = Shown { number: shown.number + 1, part });
+    }
+
+    pub fn join(&self) {
+        self.watching.fetch_add(1, Relaxed);
+    }
+
+    pub fn leave(&self) {
+        self.watching.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Board {
+    pub fn new(
+        config: &HttpConfig,
+        overlay: &OverlayConfig,
+        about: About,
+        secret: Option<Secret>,
+    ) -> Self {
+        let camera = CameraState { running: false, reason: "starting".into() };
+        Self {
+            viewers: Arc::new(Viewers::new(config.max_fps, about.started)),
+            config: config.clone(),
+            about,
+            secret,
+            overlay: Channel::new(),
+            raw: Channel::new(),
+            listeners: AtomicUsize::new(0),
+            now: watch::Sender::new(Now { newest: None, camera }),
+            stats: metrics::Stats::default(),
+            drawing: Mutex::new(Drawing::new(overlay, config.jpeg_quality)),
+            painters: Mutex::default(),
+        }
+    }
+
+    pub fn publish(&self, item: &Published, now: Instant) {
+        let latency = now.saturating_duration_since(item.heatmap.captured_at);
+        self.stats.heatmap(latency, &item.heatmap);
+        let newest = Arc::new(Newest {
+            item: item.clone(),
+            came: now,
+            latency,
+            event: OnceLock::new(),
+            npy: OnceLock::new(),
+            jpegs: [OnceLock::new(), OnceLock::new()],
+            pngs: Mutex::default(),
+        });
+        self.now.send_modify(|now| now.newest = Some(newest));
+    }
+
+    pub fn camera(&self, state: &CameraState) {
+        self.now.send_modify(|now| now.camera = state.clone());
+    }
+
+    pub fn channel(&self, which: Picture) -> &Channel {
+        match which {
+            Picture::Overlay => &self.overlay,
+            Picture::Raw => &self.raw,
+        }
+    }
+
+    /// Streams that are open.
+    pub fn watching(&self) -> usize {
+        self.viewers.count() + self.listeners.load(Relaxed)
+    }
+
+    pub fn newest(&self) -> Option<Arc<Newest>> {
+        self.now.borrow().newest.clone()
+    }
+
+    /// Why heatmaps do not flow; `None`: they do.
+    pub fn ailment(&self) -> Option<String> {
+        let Now { newest, camera } = self.now.borrow().clone();
+        let away = match camera.running {
+            true => String::new(),
+            false => format!("; camera away: {}", camera.reason),
+        };
+        match newest.map(|newest| newest.came.elapsed().as_secs_f64()) {
+            None => Some(format!("no heatmap yet{away}")),
+            Some(age_s) if age_s > self.config.stale_s => {
+                Some(format!("no heatmap for {age_s:.1} s{away}"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The newest heatmap's own picture. Draws and encodes the first time it is asked for.
+    pub fn snapshot(&self, newest: &Newest, which: Picture) -> Result<Bytes, String> {
+        let place = &newest.jpegs[(which == Picture::Raw) as usize];
+        let make = || {
+            let mut drawing = self.drawing.lock().unwrap_or_else(PoisonError::into_inner);
+            let Published { picture, heatmap } = &newest.item;
+            drawing.jpeg(which, picture, Some(heatmap)).map_err(|error| error.to_string())
+        };
+        place.get_or_init(make).clone()
+    }
+
+    /// The map of the class at `position` alone, one pixel a cell.
+    pub fn map_png(
+        &self,
+        newest: &Newest,
+        (name, colours): (&'static str, Colormap),
+        position: usize,
+    ) -> Result<Bytes, String> {
+        let mut kept = newest.pngs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(png) = kept.get(&(name, position)) {
+            return Ok(png.clone());
+        }
+        let mut painters = self.painters.lock().unwrap_or_else(PoisonError::into_inner);
+        let painter = painters.entry(name).or_insert_with(|| Overlay::solid(colours));
+        let picture = painter.map_picture(&newest.item.heatmap, position);
+        let mut bytes = Vec::new();
+        encode::png(&picture, &mut bytes).map_err(|error| error.to_string())?;
+        let png = Bytes::from(bytes);
+        if kept.len() < MAX_KEPT_PNGS {
+            kept.insert((name, position), png.clone());
+        }
+        Ok(png)
+    }
+}
+
+impl Newest {
+    /// `[height, width, classes]` of f32 as an NPY file.
+    pub fn npy(&self) -> Bytes {
+        let heatmap = &self.item.heatmap;
+        let shape = [heatmap.height, heatmap.width, heatmap.classes.len()];
+        self.npy.get_or_init(|| npy::to_bytes(&shape, &heatmap.values).into()).clone()
+    }
+
+    /// The JSON that goes with a `heatmap` event.
+    pub fn event(&self) -> Bytes {
+        self.event.get_or_init(|| json::event(self)).clone()
+    }
+}
