@@ -111,6 +111,16 @@ impl Explanation {
     }
 }
 
+/// What one view alone makes of a picture.
+#[derive(Clone, Debug)]
+pub struct ViewMap {
+    pub view: View,
+    /// `[height, width]`, signed, un-flipped and of the base picture's size.
+    pub values: Vec<f32>,
+    /// Of all classes.
+    pub logits: Vec<f32>,
+}
+
 /// Cuts letterbox padding off a map `[h, w, classes]`: height, width, values.
 pub(crate) fn content(
     placement: &Placement,
@@ -160,19 +170,17 @@ pub struct Explainer {
     clock: Clock,
 }
 
-/// Time since any fixed moment; a replay may move it on.
+/// Time since any fixed moment; it runs by the wall, but a replay may stop it.
 struct Clock {
-    set_at: Instant,
-    to: Duration,
+    /// What it said when it was started.
+    at: Duration,
+    /// `None`: it stands.
+    started: Option<Instant>,
 }
 
 impl Clock {
     fn now(&self) -> Duration {
-        self.to + self.set_at.elapsed()
-    }
-
-    fn set(&mut self, to: Duration) {
-        *self = Self { set_at: Instant::now(), to };
+        self.at + self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 }
 
@@ -204,11 +212,12 @@ impl Explainer {
                 filter: config.heatmap.filter,
                 picker: ClassPicker::new(&config.classes, &runner.model.labels)?,
                 merger: MapMerger::default(),
+                only: None,
                 map: Vec::new(),
             },
             geometry: Geometry::new(&config.geometry)?,
             runner,
-            clock: Clock { set_at: Instant::now(), to: Duration::ZERO },
+            clock: Clock { at: Duration::ZERO, started: Some(Instant::now()) },
         })
     }
 
@@ -253,10 +262,23 @@ impl Explainer {
         Ok(true)
     }
 
-    /// Sets the clock that budgets and ages go by, which must not go back: a replay says
-    /// when its frames were taken.
-    pub fn set_time(&mut self, to: Duration) {
-        self.clock.set(to.max(self.clock.now()));
+    /// From now on the map of this class, below the model's number of them, whatever is
+    /// configured and decided.
+    pub fn set_only_class(&mut self, class: usize) {
+        self.maps.only = Some(class);
+    }
+
+    /// Stops the clock that budgets and ages go by: what a replay does between its frames is
+    /// not the stream's time.
+    pub fn stop_clock(&mut self) {
+        self.clock = Clock { at: self.clock.now(), started: None };
+    }
+
+    /// Starts the clock again, at `at` if that is later than when it stopped. Returns what
+    /// it says.
+    pub fn start_clock(&mut self, at: Duration) -> Duration {
+        self.clock = Clock { at: at.max(self.clock.now()), started: Some(Instant::now()) };
+        self.clock.at
     }
 
     /// The identity view's time with all around it, when that alone exceeds the budget.
@@ -299,6 +321,38 @@ impl Explainer {
             explanation.views.len() == self.runner.views.len() && self.limits.is_complete();
         explanation.outcome = self.limits.end(softmax(&explanation.logits), end);
         Ok(explanation)
+    }
+
+    /// What each view alone makes of a base picture: its map of the class that all views
+    /// together decide for. For those who ask what a view is worth; limits do not matter.
+    ///
+    /// # Errors
+    /// As [`Explainer::explain`].
+    pub fn each_view(&mut self, base: &Picture) -> Result<Vec<ViewMap>, ExplainError> {
+        let made = self.runner.side_by_side(base)?;
+        let mut merged = vec![0.0; self.runner.model.head.classes];
+        for (prepared, (_, made)) in self.runner.views.iter().zip(&made) {
+            let logits = merged.iter_mut().zip(&made.pass.logits);
+            logits.for_each(|(sum, logit)| *sum += prepared.weight * logit);
+        }
+        let class = (0..merged.len()).max_by(|&a, &b| merged[a].total_cmp(&merged[b]));
+        let [height, width] = self.size;
+        let Maps { method, merger, map, .. } = &mut self.maps;
+        let alone = |(prepared, (view, made)): (&Prepared, (View, Made))| {
+            let Made { pass, .. } = made;
+            let class = [class.unwrap_or_default()];
+            view_maps(&self.runner.model, *method, prepared, base, &pass, &class, map)?;
+            merger.begin(height, width, 1, pass.logits.len());
+            merger.add(view, Weight::Uniform(1.0), [pass.height, pass.width], map, &pass.logits);
+            Ok(ViewMap { view, values: merger.map().to_vec(), logits: pass.logits })
+        };
+        self.runner.views.iter().zip(made).map(alone).collect()
+    }
+
+    /// The views with their multiply-accumulates, in the order configured.
+    pub fn views(&self) -> Vec<(View, u64)> {
+        let macs = |v: &Prepared| (v.view, v.plan.macs_int8 + v.plan.macs_float);
+        self.runner.views.iter().map(macs).collect()
     }
 
     /// Runs views as long as one fits. What rolling keeps stays with it.
@@ -428,6 +482,8 @@ struct Maps {
     filter: Filter,
     picker: ClassPicker,
     merger: MapMerger,
+    /// Instead of what the picker says.
+    only: Option<usize>,
     /// The small maps of one view.
     map: Vec<f32>,
 }
@@ -447,7 +503,10 @@ impl Maps {
             logits.iter_mut().zip(&made.pass.logits).for_each(|(sum, l)| *sum += weight * l);
         }
         let probabilities = softmax(&logits);
-        let classes = self.picker.pick(&probabilities);
+        let classes = match self.only {
+            Some(class) => vec![class],
+            None => self.picker.pick(&probabilities),
+        };
         self.merger.begin(height, width, classes.len(), logits.len());
         for Part { view, made, weight, .. } in parts {
             let pass = &made.pass;

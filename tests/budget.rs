@@ -4,6 +4,7 @@
 mod common;
 
 use common::{off, parity};
+use proptest::prelude::*;
 use salientd::config::{TtaConfig, parse};
 use salientd::explain::{Explainer, Explanation};
 use salientd::frame::Picture;
@@ -202,4 +203,93 @@ fn rolling_without_the_identity_view_is_refused() {
     let model = Arc::new(Model::load(&parity("model.onnx"), &config.model).unwrap());
     let error = Explainer::new(model, &config).err().unwrap().to_string();
     assert_eq!(error, "tta.rolling.enabled needs the view at scale 1: add 1.0 to tta.scales");
+}
+
+/// What may befall a stream between two frames.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Nothing,
+    Cut,
+    Heat(f64),
+    /// Another configuration, or the camera comes back with another size.
+    Reload {
+        tta: usize,
+        side: usize,
+    },
+    Clear,
+    Calibrate,
+}
+
+/// Budgets, rolling views, gates, and all of them.
+const RELOADS: [&str; 5] = [
+    "",
+    "[tta.budget]\nbudget_ms = 15",
+    "[tta.rolling]\nenabled = true\nmax_age_s = 3600",
+    "[tta.budget]\nbudget_ms = 10\ncpu_percent = 80\n[tta.rolling]\nenabled = true\nshare = 2",
+    "[tta.budget]\ngmacs_per_s = 0.5\n[tta.rolling]\nenabled = true\n[tta.gate]\nunchanged_levels = 4\n\
+     sure_margin = 0.3\nsure_frames = 2\n[classes]\nselect = \"all\"",
+];
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        6 => Just(Event::Nothing),
+        2 => Just(Event::Cut),
+        1 => (0.0..1.0).prop_map(Event::Heat),
+        1 => (0..RELOADS.len(), prop::sample::select(vec![48usize, 64]))
+            .prop_map(|(tta, side)| Event::Reload { tta, side }),
+        1 => Just(Event::Clear),
+        3 => Just(Event::Calibrate),
+    ];
+    prop::collection::vec(event, 4..16)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    /// Whatever happens: a map of the size asked for, made of the frame at hand and of
+    /// nothing from before a cut, weights that sum to one, and no view started once the
+    /// budget was used up.
+    #[test]
+    fn a_frame_is_sound_whatever_came_before(first in 0..RELOADS.len(), events in events()) {
+        let (mut side, mut scene) = (SIDE, 0);
+        let mut explainer = explainer(side, RELOADS[first]);
+        explainer.warm_up().unwrap();
+        let (mut frames_of_scene, mut seen) = (0usize, Vec::new());
+        for (shot, event) in events.into_iter().enumerate() {
+            match event {
+                Event::Nothing => {}
+                Event::Cut => (scene, frames_of_scene) = (scene + 1, 0),
+                Event::Heat(factor) => explainer.set_heat(factor),
+                Event::Reload { tta, side: new } => {
+                    (side, frames_of_scene) = (new, 0);
+                    explainer = self::explainer(side, RELOADS[tta]);
+                    explainer.warm_up().unwrap();
+                }
+                Event::Clear => {
+                    explainer.clear();
+                    frames_of_scene = 0;
+                }
+                Event::Calibrate => {
+                    explainer.calibrate(&shoot(side, scene, 0)).unwrap();
+                }
+            }
+            let got = explainer.explain(&shoot(side, scene, shot as u32)).unwrap();
+            prop_assert_eq!((got.height, got.width), (side, side));
+            prop_assert_eq!(got.values.len(), side * side * got.classes.len());
+            prop_assert!(!got.classes.is_empty());
+            check_weights(&got);
+            let fresh: Vec<_> = got.views.iter().filter(|v| v.age_ms == 0.0).collect();
+            prop_assert!(fresh.iter().any(|v| (v.scale, v.hflip) == (1.0, false)));
+            // A cut leaves nothing of before, so at most one view a frame since.
+            prop_assert!(frames_of_scene > 0 || fresh.len() == got.views.len(), "{:?}", got.views);
+            if let Some(budget_ms) = got.budget_ms {
+                // All but the last were over when that one was started.
+                let last_ms = fresh.iter().map(|v| v.spent_ms).fold(0.0, f64::max);
+                let spent_ms: f64 = fresh.iter().map(|v| v.spent_ms).sum();
+                prop_assert!(fresh.len() == 1 || spent_ms - last_ms <= budget_ms);
+            }
+            frames_of_scene += 1;
+            seen.push(fresh.len());
+        }
+        prop_assert!(!seen.is_empty());
+    }
 }

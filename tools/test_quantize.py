@@ -136,6 +136,65 @@ def test_equalisation_changes_nothing_in_float():
     assert np.abs(before - after).max() < 1e-4 * np.abs(before).max()
 
 
+def test_one_factor_for_many_tensors_has_less_noise_than_none():
+    rng = np.random.default_rng(4)
+    reach = rng.lognormal(0, 1, (5, 64))
+    reach[2:, 7] *= 40  # a channel that spikes from the third tensor on
+
+    def noise(factor):
+        return np.square((reach / factor).max(1)).sum() * np.square(factor).sum()
+
+    assert noise(equalize.shared(reach)) < 0.5 * noise(np.ones(64))
+    alone = equalize.shared(reach[:1])
+    assert np.allclose(alone / alone.max(), reach[0] / reach[0].max())
+
+
+def residual_network():
+    """Two separable convolutions on a residual path, each behind a ReLU of its own."""
+    rng = np.random.default_rng(5)
+    initializers, nodes, node = [], [], helper.make_node
+
+    def conv(x, out, weight, **attributes):
+        initializers.append(numpy_helper.from_array(weight.astype(np.float32), out + "w"))
+        nodes.append(node("Conv", [x, out + "w"], [out], out, kernel_shape=weight.shape[2:], **attributes))
+
+    spread = np.geomspace(0.05, 5, 16)[:, None, None, None]
+    conv("input", "stem", rng.normal(0, 0.3, (16, 3, 3, 3)) * spread, pads=[1] * 4)
+    x = "stem"
+    for i in (1, 2):
+        nodes.append(node("Relu", [x], [f"r{i}"], f"r{i}"))
+        conv(f"r{i}", f"d{i}", rng.normal(0, 0.3, (16, 1, 3, 3)) / spread, pads=[1] * 4, group=16)
+        conv(f"d{i}", f"p{i}", rng.normal(0, 0.3, (16, 16, 1, 1)) * spread)
+        nodes.append(node("Add", [f"p{i}", x], [f"a{i}"], f"a{i}"))
+        x = f"a{i}"
+    conv(x, "last", rng.normal(0, 0.3, (8, 16, 1, 1)) / spread.reshape(1, 16, 1, 1))
+    initializers.append(numpy_helper.from_array(rng.normal(size=(8, 5)).astype(np.float32), "h"))
+    nodes += [
+        node("Relu", ["last"], ["features"], "top"), node("GlobalAveragePool", ["features"], ["pooled"], "pool"),
+        node("Flatten", ["pooled"], ["flat"], "flat"), node("Gemm", ["flat", "h"], ["logits"], "head"),
+    ]  # fmt: skip
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "residual", [value("input", TensorProto.FLOAT, [1, 3, "H", "W"])],
+        [value("logits", TensorProto.FLOAT, [1, 5])], initializers,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_residual_path_is_equalised_as_one():
+    x = np.random.default_rng(6).normal(size=(1, 3, 24, 24)).astype(np.float32)
+    network = Network(residual_network())
+    before = session(network.to_model(["logits"]), 1).run(None, {"input": x})[0]
+    extents = quantizer.measure(network, [x])
+    uneven = extents["a1"].reach().max() / np.median(extents["a1"].reach())
+    factors = equalize.scale(network, extents, quantizer.quantized_tensors(network))
+    for t in ("a1", "p1", "r2", "a2", "r1"):
+        assert np.array_equal(factors["stem"], factors[t]), t
+    assert extents["a1"].reach().max() / np.median(extents["a1"].reach()) < uneven / 2
+    after = session(network.to_model(["logits"]), 1).run(None, {"input": x})[0]
+    assert np.abs(before - after).max() < 1e-4 * np.abs(before).max()
+
+
 def test_zero_is_exact():
     for low, high in ((-1, 1), (0, 5), (-3, 0), (0.5, 2), (0, 0)):
         p = ranges.affine(low, high)

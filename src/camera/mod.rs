@@ -1,6 +1,7 @@
 //! Where frames come from: one trait, four sources.
 
 mod backoff;
+pub mod clip;
 pub mod files;
 pub mod image;
 mod mjpeg;

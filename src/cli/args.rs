@@ -140,6 +140,9 @@ pub struct BenchArgs {
     pub model: ModelOptions,
     #[command(flatten)]
     pub views: ViewOptions,
+    /// Hold frames to a budget, in ms, and count how they keep it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub budget_ms: Option<u64>,
     /// Measured runs of each stage
     #[arg(long, value_name = "R", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -183,6 +186,10 @@ pub struct EvalArgs {
 pub enum EvalCommand {
     /// Do the maps lie on the things? Against boxes, and by hiding what they point at
     Localize(LocalizeArgs),
+    /// What is each view worth? Parts of the views against all of them, and the best order
+    Tta(TtaArgs),
+    /// What does a budget buy? A clip or pictures, frame by frame, against all views
+    Stream(StreamArgs),
 }
 
 /// Photos, model, views and output: shared by all of `eval`.
@@ -231,6 +238,72 @@ pub struct LocalizeArgs {
     /// Whose map: of the class decided for, or of each class that the photo's boxes name
     #[arg(long, value_enum, default_value_t = SubjectArg::Top1)]
     pub class: SubjectArg,
+}
+
+#[derive(Debug, Args)]
+pub struct TtaArgs {
+    #[command(flatten)]
+    pub options: EvalOptions,
+    /// Boxes, for localisation scores: a folder with a Pascal VOC .xml for each photo, or
+    /// one .json file for all
+    #[arg(long, value_name = "DIR|FILE")]
+    pub annotations: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// A y4m file, or a folder of images: a stream in name order
+    #[arg(long, value_name = "FILE|DIR")]
+    pub source: PathBuf,
+    /// Which views a frame gets
+    #[arg(long, value_enum)]
+    pub policy: PolicyArg,
+    /// Frames a second that the stream stands for; without it, frames come as fast as they
+    /// are worked off
+    #[arg(long, value_name = "N", value_parser = parse_fps)]
+    pub fps: Option<f64>,
+    /// Of --policy budget, in ms; without it, three times what one view takes
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub budget_ms: Option<u64>,
+    /// Show every picture for N frames
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub hold: u32,
+    /// Add a camera's noise to every frame: standard deviation in levels (of 255)
+    #[arg(long, value_name = "LEVELS", default_value_t = 0.0, value_parser = parse_noise)]
+    pub noise: f32,
+    /// Take only the first N frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Start from this configuration instead of the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub views: ViewOptions,
+    /// Folder for the plot; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Overwrite a plot that is there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// Print JSON, with every frame's figures, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--policy` of `eval stream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PolicyArg {
+    /// The view at scale 1 alone
+    Identity,
+    /// Every view of every frame
+    Full,
+    /// As many as fit into a time
+    Budget,
+    /// Spread over the frames, and kept
+    Rolling,
 }
 
 /// `--class` of `eval localize`.
@@ -348,6 +421,27 @@ impl EvalOptions {
     }
 }
 
+impl StreamArgs {
+    /// The configuration with the options laid over it, for all views of every frame; what
+    /// a policy makes of that is not these options' business.
+    ///
+    /// # Errors
+    /// As [`load`], and for options that do not go together.
+    pub fn effective_config(&self) -> Result<Config, ConfigErrors> {
+        let mut config = load_or_default(self.config.as_deref())?;
+        if self.config.is_none() {
+            config.geometry = whole_picture();
+        }
+        self.model.apply(&mut config);
+        self.views.apply(&mut config);
+        config.heatmap.filter = Filter::None;
+        config.classes = ClassesConfig { top: 1, ..ClassesConfig::default() };
+        config.tta.merge = Merge::Mean;
+        check_combinations(&config, "options")?;
+        Ok(config)
+    }
+}
+
 impl ModelOptions {
     /// Lays these options over a configuration; `--size native` leaves the size unset.
     pub fn apply(&self, config: &mut Config) {
@@ -392,6 +486,20 @@ fn parse_scale(text: &str) -> Result<f32, String> {
     match text.trim().parse::<f32>() {
         Ok(scale) if (0.25..=4.0).contains(&scale) => Ok(scale),
         _ => Err("allowed a number from 0.25 to 4".into()),
+    }
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(fps) if (0.01..=1000.0).contains(&fps) => Ok(fps),
+        _ => Err("allowed a number from 0.01 to 1000".into()),
+    }
+}
+
+fn parse_noise(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(levels) if (0.0..=50.0).contains(&levels) => Ok(levels),
+        _ => Err("allowed a number from 0 to 50".into()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::heatmap::{encode, overlay::Overlay};
 use crate::model::Model;
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::Geometry;
+use crate::tta::Outcome;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,20 @@ struct Times {
     min_ms: f64,
 }
 
+/// How frames kept their budget.
+#[derive(Debug, Serialize)]
+struct Kept {
+    budget_ms: f64,
+    frames: usize,
+    /// Frames of more than 1.1 times the budget.
+    late_percent: f64,
+    /// Frames whose rest was more than 1.1 times what the cheapest view not run would take.
+    idle_percent: f64,
+    mean_views: f64,
+    /// What the frames took of the budget.
+    mean_used_percent: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
@@ -38,6 +53,7 @@ struct Report {
     runs: u32,
     views: usize,
     stages: BTreeMap<&'static str, Times>,
+    budget: Option<Kept>,
     load_ms: f64,
     /// Peak resident memory of this process (VmHWM), loading included.
     rss_mib: f64,
@@ -48,6 +64,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     args.model.apply(&mut config);
     args.views.apply(&mut config);
     config.geometry = whole_picture();
+    config.tta.budget.budget_ms = args.budget_ms;
     if args.model.size == Some(SizeArg::Native) {
         config.model.size = Some([PICTURE[1] as usize, PICTURE[0] as usize]);
     }
@@ -57,6 +74,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let load_ms = ms(start);
     let mut one = config.clone();
     (one.tta.scales, one.tta.hflip) = (vec![1.0], false);
+    one.tta.budget.budget_ms = None;
     let mut view = Explainer::new(model.clone(), &one)?;
 
     let mut bench = Bench { runs: args.runs, stages: BTreeMap::new() };
@@ -73,7 +91,14 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     bench.stage("preprocess", || Ok(geometry.fit(&picture, size).map(drop)?))?;
     let base = geometry.fit(&picture, size)?.1.clone();
     bench.stage("view", || Ok(view.explain(&base).map(drop)?))?;
-    bench.stage("frame", || Ok(frame.explain(&base).map(drop)?))?;
+    frame.warm_up()?;
+    while frame.calibrate(&base)? {}
+    let mut frames = Vec::new();
+    bench.stage("frame", || {
+        let explained = frame.explain(&base)?;
+        frames.extend(explained.outcome.map(|outcome| (outcome, explained.views.len())));
+        Ok(())
+    })?;
     let placement = Placement::stretched(&picture, size);
     let heatmap = frame.explain(&base)?.into_heatmap(&placement, jpeg.moment());
     let mut overlay = Overlay::new(&OverlayConfig::default());
@@ -90,6 +115,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         runs: args.runs,
         views: heatmap.views.len(),
         stages: bench.stages,
+        // The first is not measured.
+        budget: frames.get(1..).and_then(Kept::of),
         load_ms,
         rss_mib: memory::peak_rss_bytes().unwrap_or(0) as f64 / f64::from(1 << 20),
     };
@@ -112,8 +139,39 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
             println!("{stage:<12}{:>10.2}{:>10.2}{:>10.2}", t.p50_ms, t.p95_ms, t.min_ms);
         }
     }
+    if let Some(kept) = &report.budget {
+        println!(
+            "budget {} ms: {:.1} views a frame, {:.0} % used; {:.1} % of {} frames over 1.1 times \
+             it, {:.1} % with room for a view",
+            kept.budget_ms,
+            kept.mean_views,
+            kept.mean_used_percent,
+            kept.late_percent,
+            kept.frames,
+            kept.idle_percent
+        );
+    }
     println!("loaded in {:.0} ms; peak memory {:.0} MiB", report.load_ms, report.rss_mib);
     Ok(())
+}
+
+impl Kept {
+    /// Of frames with their numbers of views; `None` without any.
+    fn of(frames: &[(Outcome, usize)]) -> Option<Self> {
+        let budget = frames.first()?.0.budget;
+        let mean = |of: &dyn Fn(&(Outcome, usize)) -> f64| {
+            frames.iter().map(of).sum::<f64>() / frames.len() as f64
+        };
+        let used = |frame: &(Outcome, usize)| frame.0.spent.as_secs_f64() / budget.as_secs_f64();
+        Some(Self {
+            budget_ms: budget.as_secs_f64() * 1e3,
+            frames: frames.len(),
+            late_percent: 100.0 * mean(&|frame| frame.0.is_late().into()),
+            idle_percent: 100.0 * mean(&|frame| frame.0.is_idle().into()),
+            mean_views: mean(&|frame| frame.1 as f64),
+            mean_used_percent: 100.0 * mean(&used),
+        })
+    }
 }
 
 struct Bench {

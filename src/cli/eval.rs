@@ -1,6 +1,8 @@
 //! `salientd eval`: how good the maps are, on photos. What all its commands share.
 
 pub mod localize;
+pub mod stream;
+pub mod tta;
 
 use super::args::EvalOptions;
 use crate::sink::write_atomically;
@@ -16,10 +18,15 @@ impl Output {
     /// Makes the folder. Files of these names must not be there without `--force`: better
     /// said now than after an hour's work.
     pub fn prepare(options: &EvalOptions, names: &[&str]) -> anyhow::Result<Self> {
-        let Some(folder) = &options.out else { return Ok(Self { folder: None }) };
+        Self::folder(options.out.as_ref(), options.force, names)
+    }
+
+    /// As [`prepare`](Self::prepare), for commands with options of their own.
+    pub fn folder(out: Option<&PathBuf>, force: bool, names: &[&str]) -> anyhow::Result<Self> {
+        let Some(folder) = out else { return Ok(Self { folder: None }) };
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let old = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
-        if let Some(old) = old.filter(|_| !options.force) {
+        if let Some(old) = old.filter(|_| !force) {
             bail!("{}: is there already; overwrite it with --force", old.display());
         }
         Ok(Self { folder: Some(folder.clone()) })

@@ -48,6 +48,8 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         },
         Command::Eval(args) => match &args.command {
             EvalCommand::Localize(args) => eval::localize::run(args),
+            EvalCommand::Tta(args) => eval::tta::run(args),
+            EvalCommand::Stream(args) => eval::stream::run(args),
         },
         Command::CheckConfig(args) => check_config::run(args),
         Command::ShowConfig(args) => show_config::run(args),

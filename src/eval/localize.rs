@@ -8,8 +8,7 @@ use super::faithfulness::{Curves, Faithfulness, STEPS, area};
 use super::metrics::{Summary, mean, peak};
 use crate::camera::image::load_image;
 use crate::config::{ClassName, ClassSelect, ClassesConfig, Config};
-use crate::explain::content;
-use crate::explain::{Explainer, Explanation};
+use crate::explain::{Explainer, Explanation, content};
 use crate::frame::{Picture, Placement};
 use crate::heatmap::region::{Threshold, regions};
 use crate::model::Model;
@@ -148,11 +147,11 @@ impl Localizer {
         photos: &[Photo],
     ) -> Result<Self, EvalError> {
         let classes = match subject {
-            Subject::Top1 => ClassesConfig { select: ClassSelect::Top, top: 1, ..named_once() },
+            Subject::Top1 => ClassesConfig { select: ClassSelect::Top, top: 1, ..each_photo_alone() },
             Subject::Annotated => {
                 let list = annotated_classes(&model.labels, photos)?;
                 let list = list.into_iter().map(ClassName::Index).collect();
-                ClassesConfig { select: ClassSelect::List, list, ..named_once() }
+                ClassesConfig { select: ClassSelect::List, list, ..each_photo_alone() }
             }
         };
         let explainer = Explainer::new(model.clone(), &Config { classes, ..config.clone() })?;
@@ -240,7 +239,7 @@ impl Localizer {
 }
 
 /// `[classes]` without thresholds that would make one photo depend on another.
-fn named_once() -> ClassesConfig {
+fn each_photo_alone() -> ClassesConfig {
     ClassesConfig { enter: 0.0, leave: 0.0, ..ClassesConfig::default() }
 }
 
@@ -330,7 +329,7 @@ fn trial(
 
 /// The box around the largest part of the map that reaches [`BOX_SHARE`] of its maximum;
 /// `None` for a map without anything above 0.
-fn box_of(map: &[f32], width: usize) -> Option<Bounds> {
+pub(super) fn box_of(map: &[f32], width: usize) -> Option<Bounds> {
     let level = Threshold::Share(BOX_SHARE).level(map)?;
     let largest = regions(map, width, level).into_iter().max_by_key(|region| region.cells)?;
     let [left, top] = [largest.bounds.x, largest.bounds.y].map(f64::from);

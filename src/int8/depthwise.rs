@@ -7,10 +7,11 @@
 use super::pack::PackedDepthwise;
 use super::{Act, Isa, depthwise_scalar};
 
-/// A run of output pixels: tap `t` of pixel `i` lies at `taps[t] + i · step`.
+/// A run of output pixels, in one row or in two: tap `t` of pixel `i` of row `r` lies at
+/// `taps[r · taps of the kernel + t] + i · step`.
 ///
 /// The kernels read `channels` bytes from there, and write `channels` bytes to
-/// `out + i · out_step`.
+/// `out + r · out_row + i · out_step`.
 pub struct Run<'a> {
     /// One byte offset into `input` per tap.
     pub taps: &'a [usize],
@@ -19,6 +20,18 @@ pub struct Run<'a> {
     pub input: &'a [Act],
     pub out: &'a mut [Act],
     pub out_step: usize,
+    /// 1 or 2: two rows of a sliding window read most of the same pixels.
+    pub rows: usize,
+    pub out_row: usize,
+}
+
+impl Run<'_> {
+    /// One of the rows by itself.
+    pub fn row(&mut self, r: usize) -> Run<'_> {
+        let taps = self.taps.len() / self.rows;
+        let out = &mut self.out[r * self.out_row..];
+        Run { taps: &self.taps[r * taps..][..taps], out, rows: 1, out_row: 0, ..*self }
+    }
 }
 
 /// Most taps of a kernel: 7×7 and some.
@@ -28,22 +41,31 @@ pub const MAX_TAPS: usize = 64;
 ///
 /// # Panics
 /// Where a tap or an output pixel is out of bounds.
-pub fn depthwise(w: &PackedDepthwise, run: Run) {
+pub fn depthwise(w: &PackedDepthwise, mut run: Run) {
     if run.count == 0 {
         return;
     }
-    assert!(run.taps.len() == w.taps && w.taps <= MAX_TAPS, "{} taps", run.taps.len());
+    assert!((1..=2).contains(&run.rows) && w.taps <= MAX_TAPS);
+    assert_eq!(run.taps.len(), run.rows * w.taps);
     let last = (run.count - 1) * run.step + w.channels;
     assert!(run.taps.iter().all(|t| t + last <= run.input.len()), "tap out of bounds");
-    assert!((run.count - 1) * run.out_step + w.channels <= run.out.len(), "output too short");
-    match w.isa {
-        Isa::Scalar => depthwise_scalar::depthwise(w, run),
-        #[cfg(target_arch = "x86_64")]
-        isa => super::x86::depthwise(isa, w, run),
-        #[cfg(target_arch = "aarch64")]
-        _ => super::aarch64::depthwise(w, run),
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        isa => unreachable!("{isa} is not detected here"),
+    let end = (run.rows - 1) * run.out_row + (run.count - 1) * run.out_step + w.channels;
+    assert!(end <= run.out.len(), "output too short");
+    #[cfg(target_arch = "x86_64")]
+    if w.isa == Isa::Avx512Vnni {
+        return super::x86::depthwise(w.isa, w, run);
+    }
+    for r in 0..run.rows {
+        let run = run.row(r);
+        match w.isa {
+            Isa::Scalar => depthwise_scalar::depthwise(w, run),
+            #[cfg(target_arch = "x86_64")]
+            isa => super::x86::depthwise(isa, w, run),
+            #[cfg(target_arch = "aarch64")]
+            _ => super::aarch64::depthwise(w, run),
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            isa => unreachable!("{isa} is not detected here"),
+        }
     }
 }
 
@@ -54,32 +76,42 @@ mod tests {
     use crate::int8::{Clamp, load, store};
     use proptest::prelude::*;
 
-    #[allow(clippy::too_many_arguments)]
-    fn convolve(
-        isa: Isa,
-        stride: usize,
-        weights: &[i8],
+    /// A problem for every kernel alike.
+    struct Case {
+        weights: Vec<i8>,
         taps: usize,
         channels: usize,
-        input: &[u8],
+        /// Columns of the output, and rows: 1 or 2.
         count: usize,
+        rows: usize,
+        stride: usize,
         zero: i32,
         clamp: Clamp,
-    ) -> Vec<i32> {
+        input: Vec<Act>,
+    }
+
+    fn convolve(isa: Isa, case: &Case) -> Vec<i32> {
+        let &Case { taps, channels, count, rows, stride, .. } = case;
         let bias: Vec<i32> = (0..channels).map(|c| c as i32 * 37 - 500).collect();
         let multiplier: Vec<f32> = (0..channels).map(|c| (c + 1) as f32 / 9e3).collect();
-        let q = Requant { input_zero: zero, bias: &bias, multiplier: &multiplier, clamp };
-        let packed = PackedDepthwise::new(isa, weights, taps, channels, &q).unwrap();
-        let input: Vec<Act> = input.iter().map(|&b| store(b as i32)).collect();
-        let mut out = vec![store(3); count * (channels + 1)];
+        let (bias, multiplier) = (&bias[..], &multiplier[..]);
+        let q = Requant { input_zero: case.zero, bias, multiplier, clamp: case.clamp };
+        let packed = PackedDepthwise::new(isa, &case.weights, taps, channels, &q).unwrap();
         // Of a 3×3 kernel, windows as they slide over a picture; else any order of taps.
-        let (at, step): (Vec<usize>, usize) = match taps {
-            9 => ((0..9).map(|t| (t / 3 * 7 + t % 3) * channels).collect(), channels * stride),
-            _ => ((0..taps).map(|t| (taps - 1 - t) * channels).collect(), channels * stride),
+        let line = 2 * count + 3;
+        let at = |r: usize, t: usize| match taps {
+            9 => ((r * stride + t / 3) * line + t % 3) * channels,
+            _ => (taps - 1 - t + r) * channels,
         };
-        let run =
-            Run { taps: &at, step, count, input: &input, out: &mut out, out_step: channels + 1 };
-        depthwise(&packed, run);
+        let at: Vec<usize> = (0..rows * taps).map(|i| at(i / taps, i % taps)).collect();
+        let (out_step, step) = (channels + 1, channels * stride);
+        let out_row = count * out_step + 2;
+        let mut out = vec![store(3); rows * out_row];
+        let (taps, input) = (&at[..], &case.input[..]);
+        depthwise(
+            &packed,
+            Run { taps, step, count, input, out: &mut out, out_step, rows, out_row },
+        );
         out.into_iter().map(load).collect()
     }
 
@@ -88,17 +120,19 @@ mod tests {
         #[test]
         fn every_kernel_gives_the_bits_of_the_scalar_one(
             taps in prop_oneof![Just(9usize), Just(25), 1usize..50], channels in 1usize..150,
-            count in 1usize..8, stride in 1usize..3, zero in prop_oneof![Just(0), Just(255), 0..=255],
-            out_zero in 0..=255, data in proptest::collection::vec(prop_oneof![Just(0u8), Just(128), Just(255), any::<u8>()], 64),
+            count in 1usize..8, rows in 1usize..3, stride in 1usize..3,
+            zero in prop_oneof![Just(0), Just(255), 0..=255], out_zero in 0..=255,
+            data in proptest::collection::vec(prop_oneof![Just(0u8), Just(128), Just(255), any::<u8>()], 64),
         ) {
             let pick = |i: usize| data[(i * 31 + i / 64) % 64];
-            let weights: Vec<i8> = (0..taps * channels).map(|i| pick(i * 7) as i8).collect();
-            let input: Vec<u8> = (0..channels * (taps.max(17) + 2 * count)).map(|i| pick(i * 13)).collect();
+            let weights = (0..taps * channels).map(|i| pick(i * 7) as i8).collect();
+            let pixels = (taps + 2 * count + 2).max((2 * count + 3) * 6);
+            let input = (0..channels * pixels).map(|i| store(pick(i * 13) as i32)).collect();
             let clamp = Clamp::new(out_zero, 5, 250);
-            let expected = convolve(Isa::Scalar, stride, &weights, taps, channels, &input, count, zero, clamp);
+            let case = Case { weights, taps, channels, count, rows, stride, zero, clamp, input };
+            let expected = convolve(Isa::Scalar, &case);
             for isa in Isa::available() {
-                let got = convolve(isa, stride, &weights, taps, channels, &input, count, zero, clamp);
-                prop_assert_eq!(&got, &expected, "{}", isa);
+                prop_assert_eq!(&convolve(isa, &case), &expected, "{}", isa);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A quantized region of a network as the executor sees it.
 
-use super::elementwise::Term;
+use super::elementwise::{Rescale, Term};
 use super::pack::{PackedDepthwise, PackedGemm};
 use super::{Act, Clamp, Isa, Quant};
 
@@ -98,8 +98,10 @@ pub enum Op {
         window: Window,
         groups: Vec<PackedGemm>,
     },
+    /// `rescale`: what the input goes through on its way.
     Depthwise {
         x: TensorId,
+        rescale: Option<Rescale>,
         out: TensorId,
         window: Window,
         weights: PackedDepthwise,
@@ -107,6 +109,7 @@ pub enum Op {
     /// Depthwise, then pointwise, tile by tile: the tensor between them never exists whole.
     Separable {
         x: TensorId,
+        rescale: Option<Rescale>,
         out: TensorId,
         window: Window,
         depthwise: PackedDepthwise,
@@ -122,8 +125,7 @@ pub enum Op {
     Rescale {
         x: TensorId,
         out: TensorId,
-        term: Term,
-        clamp: Clamp,
+        by: Rescale,
     },
     /// ReLU or Clip that keeps scale and zero point.
     Clip {

@@ -16,6 +16,7 @@
 //! on every machine gives the same bits ([`requantize`] is the definition; each kernel has
 //! its scalar twin). ONNX Runtime rounds the same way.
 
+mod aligned;
 pub mod depthwise;
 mod depthwise_scalar;
 pub mod elementwise;
@@ -23,6 +24,7 @@ pub mod gemm;
 mod gemm_scalar;
 pub mod graph;
 pub mod isa;
+mod lines;
 pub mod pack;
 pub mod plan;
 pub mod run;

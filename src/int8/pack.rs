@@ -1,6 +1,7 @@
 //! Weights in the order in which the kernels read them. Packed once, at load; shared by
 //! every plan.
 
+use super::aligned::Aligned;
 use super::{ACT_OFFSET, Clamp, Isa};
 
 /// Something about a layer's numbers that the kernels cannot take.
@@ -13,32 +14,6 @@ pub enum PackError {
     Overflow { channel: usize, reach: i64, multiplier: f32 },
     #[error("output channel {channel} has the multiplier {multiplier}")]
     Multiplier { channel: usize, multiplier: f32 },
-}
-
-/// A vector whose first element lies on a 64-byte boundary, so that no weight load
-/// straddles two cache lines. 64 more bytes than it holds may be read: kernels load weights
-/// a step ahead.
-#[derive(Debug, Default)]
-pub struct Aligned {
-    bytes: Vec<i8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn zeroed(len: usize) -> Self {
-        let bytes = vec![0i8; len + 128];
-        let start = bytes.as_ptr().align_offset(64);
-        Self { bytes, start, len }
-    }
-
-    pub fn as_slice(&self) -> &[i8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-
-    fn as_mut(&mut self) -> &mut [i8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
 }
 
 /// The micro-kernel's tile: how many columns of the product it makes at a time, and how
@@ -61,6 +36,14 @@ impl Panel {
             Isa::NeonI8mm => (16, 8),
         };
         Self { columns, k_unit }
+    }
+}
+
+/// Bytes past the last panel that a kernel reads: it loads weights a step ahead.
+fn read_ahead(isa: Isa) -> usize {
+    match isa {
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 32,
+        _ => 0,
     }
 }
 
@@ -93,7 +76,7 @@ pub struct PackedGemm {
     pub run: usize,
     /// `run` rounded up, in units.
     pub run_units: usize,
-    pub data: Aligned,
+    pub data: Aligned<i8>,
     /// Per slot of every panel; the input's zero point is folded in.
     pub bias: Vec<i32>,
     /// Per slot: input scale · weight scale / output scale.
@@ -160,10 +143,10 @@ impl PackedGemm {
         let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
         let last = if narrow { columns / 2 } else { columns };
         let slots = full * columns + if rest > 0 { last } else { 0 };
-        let mut data = Aligned::zeroed(slots * k_units * k_unit);
+        let mut data = Aligned::zeroed(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
-        let bytes = data.as_mut();
+        let bytes = data.as_mut_slice();
         for c in 0..n {
             let (panel, column) = (c / columns, c % columns);
             let is_narrow = narrow && panel == full;
@@ -230,7 +213,7 @@ pub struct PackedDepthwise {
     pub taps: usize,
     /// `taps` rounded up, in groups.
     pub groups: usize,
-    pub data: Aligned,
+    pub data: Aligned<i8>,
     /// Per slot of every block.
     pub bias: Vec<i32>,
     pub multiplier: Vec<f32>,
@@ -275,7 +258,7 @@ impl PackedDepthwise {
         let mut data = Aligned::zeroed(slots * groups * group);
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
-        let bytes = data.as_mut();
+        let bytes = data.as_mut_slice();
         for c in 0..channels {
             let s = depthwise_slot(isa, c % block);
             let base = c / block * block;

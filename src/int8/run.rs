@@ -1,10 +1,11 @@
 //! Executes a region: operator by operator, each over strips of output rows.
 
 use super::Act;
-use super::depthwise::{MAX_TAPS, Run, depthwise};
+use super::aligned::Aligned;
 use super::elementwise;
 use super::gemm::{self, gemm};
 use super::graph::{Layout, Op, Region, TensorId, Window};
+use super::lines::Lines;
 use super::pack::{PackedDepthwise, PackedGemm};
 use super::plan::{Plan, SLACK};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The memory of one pass; kept from pass to pass.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    arena: Vec<Act>,
-    /// One tile of gathered rows per thread.
-    tiles: Vec<Vec<Act>>,
+    arena: Aligned<Act>,
+    /// One per thread.
+    scratch: Vec<Scratch>,
+}
+
+/// What a thread works in.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// A tile of rows for a product: gathered windows, or a depthwise result.
+    tile: Aligned<Act>,
+    /// See [`Lines`].
+    lines: Aligned<Act>,
 }
 
 /// The pass was abandoned between two operators.
@@ -22,8 +32,9 @@ pub struct Workspace {
 #[error("cancelled")]
 pub struct Cancelled;
 
-/// A tile of gathered rows is to stay in the second-level cache beside the weights.
-const TILE_BYTES: usize = 64 * 1024;
+/// A tile of rows is to stay in the second-level cache, and to be swept by the weights
+/// seldom: they come from beyond it at the larger views.
+const TILE_BYTES: usize = 128 * 1024;
 
 /// Runs `region` on float inputs into float outputs of the planned sizes, on `threads`
 /// threads of the current rayon pool.
@@ -39,15 +50,13 @@ pub fn run(
     threads: usize,
     cancel: &AtomicBool,
 ) -> Result<(), Cancelled> {
-    if ws.arena.len() < plan.arena_len {
-        ws.arena.resize(plan.arena_len, 0);
-    }
-    ws.tiles.resize_with(threads.max(1), Vec::new);
+    let arena = ws.arena.at_least(plan.arena_len);
+    ws.scratch.resize_with(threads.max(1), Scratch::default);
     for op in &region.ops {
         if cancel.load(Ordering::Relaxed) {
             return Err(Cancelled);
         }
-        Step { region, plan, arena: &mut ws.arena, tiles: &mut ws.tiles }.run(op, inputs, outputs);
+        Step { region, plan, arena, scratch: &mut ws.scratch }.run(op, inputs, outputs);
     }
     Ok(())
 }
@@ -57,16 +66,18 @@ struct Step<'a> {
     region: &'a Region,
     plan: &'a Plan,
     arena: &'a mut [Act],
-    tiles: &'a mut [Vec<Act>],
+    scratch: &'a mut [Scratch],
 }
 
 /// A tensor `[h, w, c]` to read; `data` ends with slack.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    data: &'a [Act],
-    size: [usize; 2],
-    channels: usize,
-    zero: Act,
+pub struct Source<'a> {
+    pub data: &'a [Act],
+    /// `[h, w]`.
+    pub size: [usize; 2],
+    pub channels: usize,
+    /// The byte that means 0.0.
+    pub zero: Act,
 }
 
 impl Source<'_> {
@@ -96,40 +107,46 @@ impl Step<'_> {
                 }
             }
             Op::Conv { x, out, window, groups } => {
-                let ([x], dest, tiles) = self.borrow([*x], *out);
-                strips(dest, tiles, |first, rows, tile| conv(x, window, groups, first, rows, tile));
-            }
-            Op::Depthwise { x, out, window, weights } => {
-                let ([x], dest, tiles) = self.borrow([*x], *out);
-                strips(dest, tiles, |first, rows, _| {
-                    depthwise_rows(x, window, weights, first, rows.data, rows.width);
+                let ([x], dest, scratch) = self.borrow([*x], *out);
+                strips(dest, scratch, |first, rows, scratch| {
+                    conv(x, window, groups, first, rows, &mut scratch.tile)
                 });
             }
-            Op::Separable { x, out, window, depthwise, pointwise } => {
-                let ([x], dest, tiles) = self.borrow([*x], *out);
-                strips(dest, tiles, |first, rows, tile| {
-                    separable(x, window, depthwise, pointwise, first, rows, tile);
+            Op::Depthwise { x, rescale, out, window, weights } => {
+                let ([x], dest, scratch) = self.borrow([*x], *out);
+                strips(dest, scratch, |first, rows, scratch| {
+                    let mut lines = Lines::new(isa, x, *rescale, window, &mut scratch.lines);
+                    lines.depthwise(weights, first, rows.data, rows.width);
+                });
+            }
+            Op::Separable { x, rescale, out, window, depthwise, pointwise } => {
+                let ([x], dest, scratch) = self.borrow([*x], *out);
+                strips(dest, scratch, |first, rows, Scratch { tile, lines }| {
+                    let lines = Lines::new(isa, x, *rescale, window, lines);
+                    separable(lines, depthwise, pointwise, first, rows, tile);
                 });
             }
             Op::Add { a, b, out, terms, clamp } => {
-                let ([a, b], dest, tiles) = self.borrow([*a, *b], *out);
-                strips(dest, tiles, |first, rows, _| {
+                let ([a, b], dest, scratch) = self.borrow([*a, *b], *out);
+                strips(dest, scratch, |first, rows, _| {
                     let at = first * rows.width * rows.channels;
                     let (a, b) = (&a.data[at..], &b.data[at..]);
                     elementwise::add(isa, a, terms[0], b, terms[1], *clamp, rows.data);
                 });
             }
-            Op::Rescale { x, out, term, clamp } => {
+            Op::Rescale { x, out, by } => {
                 let ([x], dest, _) = self.borrow([*x], *out);
-                elementwise::rescale(isa, x.bytes(), *term, *clamp, dest.data);
+                elementwise::rescale(isa, x.bytes(), *by, dest.data);
             }
             Op::Clip { x, out, low, high } => {
                 let ([x], dest, _) = self.borrow([*x], *out);
                 elementwise::clip(isa, x.bytes(), *low, *high, dest.data);
             }
             Op::MaxPool { x, out, window } => {
-                let ([x], dest, tiles) = self.borrow([*x], *out);
-                strips(dest, tiles, |first, rows, _| max_pool(isa, x, window, first, rows));
+                let ([x], dest, scratch) = self.borrow([*x], *out);
+                strips(dest, scratch, |first, rows, scratch| {
+                    max_pool(isa, x, window, first, rows, &mut scratch.lines);
+                });
             }
             Op::Pad { x, out, pads } => {
                 let ([x], dest, _) = self.borrow([*x], *out);
@@ -160,7 +177,7 @@ impl Step<'_> {
         &mut self,
         reads: [TensorId; N],
         out: TensorId,
-    ) -> ([Source<'_>; N], Dest<'_>, &mut [Vec<Act>]) {
+    ) -> ([Source<'_>; N], Dest<'_>, &mut [Scratch]) {
         let source = |t: TensorId, data| {
             let [height, width, channels] = self.plan.sizes[t];
             let zero = self.region.tensors[t].quant.zero();
@@ -181,7 +198,7 @@ impl Step<'_> {
             }
         });
         let data = &mut dest[..height * width * channels];
-        (reads, Dest { data, size: [height, width], channels }, self.tiles)
+        (reads, Dest { data, size: [height, width], channels }, self.scratch)
     }
 }
 
@@ -208,22 +225,22 @@ impl Rows<'_> {
 /// Cuts the output into one strip of rows per thread; `work` gets the strip's first row.
 fn strips(
     dest: Dest,
-    tiles: &mut [Vec<Act>],
-    work: impl Fn(usize, Rows, &mut Vec<Act>) + Send + Sync,
+    scratch: &mut [Scratch],
+    work: impl Fn(usize, Rows, &mut Scratch) + Send + Sync,
 ) {
     let Dest { data, size: [height, width], channels } = dest;
-    let threads = tiles.len().min(height);
+    let threads = scratch.len().min(height);
     if threads <= 1 {
-        return work(0, Rows { data, width, channels }, &mut tiles[0]);
+        return work(0, Rows { data, width, channels }, &mut scratch[0]);
     }
     rayon::scope(|scope| {
         let mut rest = data;
-        for (t, tile) in tiles.iter_mut().enumerate().take(threads) {
+        for (t, scratch) in scratch.iter_mut().enumerate().take(threads) {
             let (first, end) = (t * height / threads, (t + 1) * height / threads);
             let (data, later) = rest.split_at_mut((end - first) * width * channels);
             rest = later;
             let work = &work;
-            scope.spawn(move |_| work(first, Rows { data, width, channels }, tile));
+            scope.spawn(move |_| work(first, Rows { data, width, channels }, scratch));
         }
     });
 }
@@ -234,65 +251,22 @@ fn tile_rows(row_bytes: usize) -> usize {
 }
 
 fn separable(
-    x: Source,
-    window: &Window,
+    mut lines: Lines,
     dw: &PackedDepthwise,
     pw: &PackedGemm,
     first: usize,
     rows: Rows,
-    tile: &mut Vec<Act>,
+    tile: &mut Aligned<Act>,
 ) {
     let (width, k) = (rows.width, dw.channels);
-    let step = tile_rows(width * k);
-    tile.resize(tile.len().max(step * width * k + SLACK), 0);
+    // Rows of the depthwise convolution come two by two.
+    let step = tile_rows(width * k).next_multiple_of(2);
+    let tile = tile.at_least(step * width * k + SLACK);
     for (i, out) in rows.data.chunks_mut(step * width * pw.n).enumerate() {
         let pixels = out.len() / pw.n;
-        depthwise_rows(x, window, dw, first + i * step, &mut tile[..pixels * k], width);
+        lines.depthwise(dw, first + i * step, &mut tile[..pixels * k], width);
         let left = gemm::Rows { rows: tile, row_stride: k, run_stride: 0, count: pixels };
         gemm(pw, left, out, pw.n);
-    }
-}
-
-/// Depthwise convolution of whole output rows, `first` being the first one's index.
-fn depthwise_rows(
-    x: Source,
-    window: &Window,
-    w: &PackedDepthwise,
-    first: usize,
-    out: &mut [Act],
-    width: usize,
-) {
-    let [h_in, w_in] = x.size;
-    let c = x.channels;
-    // Taps that fall into the padding read a pixel of zeros; it is put together with the
-    // edge pixels' neighbourhoods, which are copied to `edge`.
-    let pads = window.pads(x.size);
-    let interior = interior(window, pads[1], w_in, width);
-    let mut edge = vec![x.zero; window.taps() * c];
-    for (row, out) in out.chunks_mut(width * c).enumerate() {
-        let top = ((first + row) * window.stride[0]) as isize - pads[0] as isize;
-        let bottom = top + ((window.kernel[0] - 1) * window.dilation[0]) as isize;
-        let inside_rows = top >= 0 && bottom < h_in as isize;
-        let inside = if inside_rows { interior.clone() } else { 0..0 };
-        if !inside.is_empty() {
-            let left = inside.start * window.stride[1] - pads[1];
-            let taps = taps(window, top as usize, left, w_in, c);
-            let (start, count) = (inside.start * c, inside.len());
-            let out = &mut out[start..];
-            let step = window.stride[1] * c;
-            let taps = &taps[..window.taps()];
-            depthwise(w, Run { taps, step, count, input: x.data, out, out_step: c });
-        }
-        let mut edge_taps = [0; MAX_TAPS];
-        for (t, at) in edge_taps.iter_mut().enumerate().take(window.taps()) {
-            *at = t * c;
-        }
-        for column in (0..width).filter(|i| !inside.contains(i)) {
-            gather(x, window, pads, first + row, column, &mut edge);
-            let out = &mut out[column * c..];
-            let taps = &edge_taps[..window.taps()];
-            depthwise(w, Run { taps, step: 0, count: 1, input: &edge, out, out_step: c });
-        }
     }
 }
 
@@ -305,18 +279,6 @@ fn interior(window: &Window, pad_left: usize, w_in: usize, width: usize) -> std:
         None => 0,
     };
     start.min(end)..end
-}
-
-/// Offsets of the window's taps when its corner is at (`top`, `left`) of the input.
-fn taps(window: &Window, top: usize, left: usize, w_in: usize, c: usize) -> [usize; MAX_TAPS] {
-    let mut taps = [0; MAX_TAPS];
-    for ky in 0..window.kernel[0] {
-        for kx in 0..window.kernel[1] {
-            let (y, x) = (top + ky * window.dilation[0], left + kx * window.dilation[1]);
-            taps[ky * window.kernel[1] + kx] = (y * w_in + x) * c;
-        }
-    }
-    taps
 }
 
 /// Copies the window of one output pixel, `[taps, channels]`, padding included.
@@ -362,7 +324,7 @@ fn conv(
     groups: &[PackedGemm],
     first: usize,
     rows: Rows,
-    tile: &mut Vec<Act>,
+    tile: &mut Aligned<Act>,
 ) {
     let (width, channels) = (rows.width, rows.channels);
     let row_stride = window.stride[1] * x.channels;
@@ -411,7 +373,7 @@ struct Strip<'a> {
     first: usize,
     width: usize,
     channels: usize,
-    tile: &'a mut Vec<Act>,
+    tile: &'a mut Aligned<Act>,
 }
 
 impl Strip<'_> {
@@ -431,23 +393,23 @@ impl Strip<'_> {
     fn product(&mut self, start: usize, count: usize, k: usize, out: &mut [Act]) {
         let Self { x, window, groups, channels, .. } = *self;
         let pads = window.pads(x.size);
-        self.tile.resize(self.tile.len().max(count * k + SLACK), 0);
+        let tile = self.tile.at_least(count * k + SLACK);
         for p in 0..count {
             let (row, column) = ((start + p) / self.width, (start + p) % self.width);
-            gather(x, window, pads, self.first + row, column, &mut self.tile[p * k..][..k]);
+            gather(x, window, pads, self.first + row, column, &mut tile[p * k..][..k]);
         }
         fn rows<'r>(window: &Window, each: usize, count: usize, rows: &'r [Act]) -> gemm::Rows<'r> {
             let row_stride = window.taps() * each;
             gemm::Rows { rows, row_stride, run_stride: window.kernel[1] * each, count }
         }
         if let [w] = groups {
-            return gemm(w, rows(window, x.channels, count, self.tile), out, channels);
+            return gemm(w, rows(window, x.channels, count, tile), out, channels);
         }
         // Of all groups a window's channels alternate tap by tap; each gets its own.
         let each = x.channels / groups.len();
         let mut own = vec![0; count * window.taps() * each + SLACK];
         for (g, w) in groups.iter().enumerate() {
-            let taps = self.tile[..count * k].chunks_exact(x.channels);
+            let taps = tile[..count * k].chunks_exact(x.channels);
             for (to, tap) in own.chunks_exact_mut(each).zip(taps) {
                 to.copy_from_slice(&tap[g * each..][..each]);
             }
@@ -456,28 +418,38 @@ impl Strip<'_> {
     }
 }
 
-fn max_pool(isa: super::Isa, x: Source, window: &Window, first: usize, rows: Rows) {
+/// Down the columns first, whole lines at a time, then along the line.
+fn max_pool(
+    isa: super::Isa,
+    x: Source,
+    window: &Window,
+    first: usize,
+    rows: Rows,
+    memory: &mut Aligned<Act>,
+) {
     let [h_in, w_in] = x.size;
     let (c, pads) = (x.channels, window.pads(x.size));
-    // Down the columns first, whole lines at a time, then along the line.
-    let mut tallest = vec![Act::MIN; w_in * c];
+    let (line, apart) = (w_in * c, window.dilation[1] * c);
+    // What pads a line loses against everything.
+    let padded = memory.at_least(line + (pads[1] + pads[3]) * c);
+    padded.fill(Act::MIN);
     for (row, out) in rows.data.chunks_mut(rows.width * c).enumerate() {
-        tallest.fill(Act::MIN);
-        for ky in 0..window.kernel[0] {
-            let y = (first + row) * window.stride[0] + ky * window.dilation[0];
-            if let Some(y) = y.checked_sub(pads[0]).filter(|&y| y < h_in) {
-                elementwise::max_into(isa, &mut tallest, &x.data[y * w_in * c..][..w_in * c]);
+        let taps = (0..window.kernel[0]).map(|k| {
+            ((first + row) * window.stride[0] + k * window.dilation[0]).checked_sub(pads[0])
+        });
+        let tallest = &mut padded[pads[1] * c..][..line];
+        let mut is_first = true;
+        for y in taps.flatten().filter(|&y| y < h_in) {
+            let from = &x.data[y * line..][..line];
+            match std::mem::take(&mut is_first) {
+                true => tallest.copy_from_slice(from),
+                false => elementwise::max_into(isa, tallest, from),
             }
         }
-        for (column, out) in out.chunks_mut(c).enumerate() {
-            out.fill(Act::MIN);
-            for kx in 0..window.kernel[1] {
-                let at = column * window.stride[1] + kx * window.dilation[1];
-                if let Some(at) = at.checked_sub(pads[1]).filter(|&at| at < w_in) {
-                    elementwise::max_into(isa, out, &tallest[at * c..][..c]);
-                }
-            }
+        if is_first {
+            tallest.fill(Act::MIN);
         }
+        elementwise::max_along(isa, padded, c, window.stride[1] * c, window.kernel[1], apart, out);
     }
 }
 
@@ -487,5 +459,212 @@ fn pad(x: Source, pads: &[usize; 4], dest: Dest) {
     let lines = dest.data.chunks_mut(dest.size[1] * c).skip(pads[0]);
     for (line, from) in lines.zip(x.bytes().chunks(x.size[1] * c)) {
         line[pads[1] * c..][..from.len()].copy_from_slice(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::int8::elementwise::{Rescale, Term};
+    use crate::int8::graph::{Pads, TensorInfo};
+    use crate::int8::pack::Requant;
+    use crate::int8::{Clamp, Isa, Quant, load, requantize, store};
+    use proptest::prelude::*;
+
+    /// A convolution as it is defined: every output value from its window of the padded
+    /// input, by itself.
+    #[derive(Clone, Debug)]
+    struct Problem {
+        size: [usize; 2],
+        channels: usize,
+        outputs: usize,
+        groups: usize,
+        window: Window,
+        input_zero: i32,
+        clamp: [i32; 3],
+        seed: u64,
+    }
+
+    impl Problem {
+        /// Numbers of which the extremes are a fifth each.
+        fn noise(&self, salt: u64, n: usize) -> Vec<i32> {
+            let mut s = (self.seed ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut next = || {
+                s ^= s << 13;
+                s ^= s >> 7;
+                s ^= s << 17;
+                match (s >> 32) as u8 {
+                    b if b % 5 == 0 => 0,
+                    b if b % 5 == 1 => 255,
+                    b => i32::from(b),
+                }
+            };
+            (0..n).map(|_| next()).collect()
+        }
+
+        fn input(&self) -> Vec<i32> {
+            self.noise(1, self.size[0] * self.size[1] * self.channels)
+        }
+
+        /// `[outputs, taps, channels / groups]`.
+        fn weights(&self) -> Vec<i8> {
+            let n = self.outputs * self.window.taps() * self.channels / self.groups;
+            self.noise(2, n).into_iter().map(|x| (x - 128) as i8).collect()
+        }
+
+        fn multiplier(&self) -> f32 {
+            1.0 / (self.window.taps() * self.channels / self.groups) as f32 / 100.0
+        }
+
+        fn clamp(&self) -> Clamp {
+            Clamp::new(self.clamp[0], self.clamp[1], self.clamp[2])
+        }
+
+        fn defined(&self, input: &[i32]) -> Option<Vec<i32>> {
+            let ([h, w], pads) = (self.size, self.window.pads(self.size));
+            let [rows, columns] = self.window.output(self.size)?;
+            let (weights, each) = (self.weights(), self.channels / self.groups);
+            let mut out = Vec::new();
+            for i in 0..rows * columns * self.outputs {
+                let (row, column) = (i / self.outputs / columns, i / self.outputs % columns);
+                let n = i % self.outputs;
+                let group = n / (self.outputs / self.groups);
+                let mut sum = 0;
+                for t in 0..self.window.taps() {
+                    let (ky, kx) = (t / self.window.kernel[1], t % self.window.kernel[1]);
+                    let y = row * self.window.stride[0] + ky * self.window.dilation[0];
+                    let x = column * self.window.stride[1] + kx * self.window.dilation[1];
+                    let (y, x) = (y.wrapping_sub(pads[0]), x.wrapping_sub(pads[1]));
+                    if y >= h || x >= w {
+                        continue;
+                    }
+                    for c in 0..each {
+                        let real = input[(y * w + x) * self.channels + group * each + c];
+                        let weight = weights[(n * self.window.taps() + t) * each + c];
+                        sum += (real - self.input_zero) * i32::from(weight);
+                    }
+                }
+                out.push(load(requantize(sum, self.multiplier(), self.clamp())));
+            }
+            Some(out)
+        }
+
+        /// The same through the executor. `before` rescales the input on its way.
+        fn run(&self, isa: Isa, before: Option<Rescale>, threads: usize) -> Vec<i32> {
+            let (taps, each) = (self.window.taps(), self.channels / self.groups);
+            let bias = vec![0; self.outputs];
+            let multiplier = vec![self.multiplier(); self.outputs];
+            let q = |of: std::ops::Range<usize>| Requant {
+                input_zero: self.input_zero,
+                bias: &bias[of.clone()],
+                multiplier: &multiplier[of],
+                clamp: self.clamp(),
+            };
+            let weights = self.weights();
+            let op = if each == 1 && self.groups == self.outputs {
+                let turned: Vec<i8> = (0..taps * self.outputs)
+                    .map(|i| weights[i % self.outputs * taps + i / self.outputs])
+                    .collect();
+                let q = q(0..self.outputs);
+                let weights = PackedDepthwise::new(isa, &turned, taps, self.outputs, &q).unwrap();
+                Op::Depthwise { x: 0, rescale: before, out: 1, window: self.window, weights }
+            } else {
+                let n = self.outputs / self.groups;
+                let run = [self.window.kernel[0], self.window.kernel[1] * each];
+                let groups = weights
+                    .chunks(n * taps * each)
+                    .enumerate()
+                    .map(|(g, w)| PackedGemm::new(isa, w, n, run, &q(g * n..(g + 1) * n)).unwrap())
+                    .collect();
+                Op::Conv { x: 0, out: 1, window: self.window, groups }
+            };
+            let one = |zero_point| Quant { scale: 1.0, zero_point };
+            let tensor = |zero: i32| TensorInfo { name: String::new(), quant: one(zero) };
+            let region = Region {
+                isa,
+                tensors: vec![tensor(self.input_zero), tensor(0)],
+                ops: vec![
+                    Op::Quantize { input: 0, out: 0 },
+                    op,
+                    Op::Dequantize { x: 1, output: 0 },
+                ],
+                inputs: vec![Layout::Nhwc],
+                outputs: vec![(Layout::Nhwc, 1)],
+            };
+            let [h, w] = self.size;
+            let plan = Plan::new(&region, &[[h, w, self.channels]]).unwrap();
+            let input: Vec<f32> =
+                self.input().iter().map(|q| (q - self.input_zero) as f32).collect();
+            let [h, w, c] = plan.sizes[1];
+            let mut output = vec![0.0; h * w * c];
+            let (mut ws, cancel) = (Workspace::default(), AtomicBool::new(false));
+            // Twice: what a pass leaves behind must not show in the next.
+            for _ in 0..2 {
+                let (inputs, outputs) = (&[&input[..]], &mut [&mut output[..]]);
+                run(&region, &plan, &mut ws, inputs, outputs, threads, &cancel).unwrap();
+            }
+            output.iter().map(|&x| x as i32).collect()
+        }
+    }
+
+    fn problems() -> impl Strategy<Value = Problem> {
+        let kernel =
+            prop_oneof![Just([1usize, 1]), Just([3, 3]), Just([5, 5]), [1usize..6, 1usize..6]];
+        let pads = prop_oneof![
+            Just(Pads::SameUpper),
+            Just(Pads::SameLower),
+            [0usize..4, 0usize..4, 0usize..4, 0usize..4].prop_map(Pads::Fixed),
+        ];
+        let window = (kernel, [1usize..4, 1usize..4], [1usize..3, 1usize..3], pads)
+            .prop_map(|(kernel, stride, dilation, pads)| Window { kernel, stride, dilation, pads });
+        // Odd sizes and 1×1 maps; channels around every register width.
+        let size = prop_oneof![Just([1usize, 1]), [1usize..9, 1usize..9], [3usize..6, 28usize..40]];
+        let channels = prop_oneof![1usize..20, 30usize..36, 62usize..67, Just(130usize)];
+        let zero = || prop_oneof![Just(0), Just(255), 0..=255];
+        let kind = prop_oneof![Just(0usize), Just(1), 2usize..5];
+        let clamp = (zero(), 0..=128, 129..=255).prop_map(|(z, low, high)| [z, low, high]);
+        (window, size, channels, kind, 1usize..40, zero(), clamp, any::<u64>()).prop_map(
+            |(window, size, channels, kind, outputs, input_zero, clamp, seed)| {
+                // Depthwise, one product, or a few groups of it.
+                let (channels, outputs, groups) = match kind {
+                    0 => (channels, channels, channels),
+                    1 => (channels.min(40), outputs, 1),
+                    g => (channels.min(8) * g, outputs.min(8) * g, g),
+                };
+                Problem { size, channels, outputs, groups, window, input_zero, clamp, seed }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn convolutions_are_what_they_are_defined_to_be(
+            problem in problems(), threads in 1usize..3,
+        ) {
+            if let Some(expected) = problem.defined(&problem.input()) {
+                for isa in Isa::available() {
+                    prop_assert_eq!(&problem.run(isa, None, threads), &expected, "{}", isa);
+                }
+            }
+        }
+
+        /// What is rescaled on its way is what was rescaled before.
+        #[test]
+        fn a_folded_rescaling_changes_nothing(mut problem in problems(), ratio in 0.1f32..3.0) {
+            (problem.outputs, problem.groups) = (problem.channels, problem.channels);
+            let from = Quant { scale: ratio, zero_point: problem.input_zero };
+            let clamp = Clamp::new(problem.input_zero, problem.input_zero, 255);
+            let by = Rescale { term: Term::new(from, 1.0), clamp };
+            let stored: Vec<Act> = problem.input().into_iter().map(store).collect();
+            let mut rescaled = stored.clone();
+            elementwise::rescale(Isa::Scalar, &stored, by, &mut rescaled);
+            let rescaled: Vec<i32> = rescaled.into_iter().map(load).collect();
+            if let Some(expected) = problem.defined(&rescaled) {
+                for isa in Isa::available() {
+                    prop_assert_eq!(&problem.run(isa, Some(by), 2), &expected, "{}", isa);
+                }
+            }
+        }
     }
 }

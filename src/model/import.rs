@@ -10,7 +10,7 @@
 
 use super::ModelError;
 use super::onnx::{Graph, attribute, int, ints};
-use crate::int8::elementwise::Term;
+use crate::int8::elementwise::{Rescale, Term};
 use crate::int8::graph::{Layout, Op, Pads, Region, TensorInfo, Window};
 use crate::int8::pack::{PackError, PackedDepthwise, PackedGemm, Requant};
 use crate::int8::{Clamp, Isa, Quant, depthwise::MAX_TAPS, store};
@@ -705,8 +705,7 @@ impl<'q> RegionBuilder<'q> {
             Kind::Rescale => Op::Rescale {
                 x,
                 out,
-                term: Term::new(self.tensors[x].quant, out_quant.scale),
-                clamp,
+                by: Rescale { term: Term::new(self.tensors[x].quant, out_quant.scale), clamp },
             },
             Kind::MaxPool(window) => return self.pool(x, out, *window, clamp),
             Kind::Pad(pads) if self.tensors[x].quant == out_quant => {
@@ -729,7 +728,8 @@ impl<'q> RegionBuilder<'q> {
         self.tensors.push(between);
         let pooled = self.tensors.len() - 1;
         self.ops.push(Op::MaxPool { x, out: pooled, window });
-        self.ops.push(Op::Rescale { x: pooled, out, term: Term::new(from, to.scale), clamp });
+        let by = Rescale { term: Term::new(from, to.scale), clamp };
+        self.ops.push(Op::Rescale { x: pooled, out, by });
         Ok(())
     }
 
@@ -793,7 +793,7 @@ fn convolution(
         let q =
             Requant { input_zero: from.zero_point, bias: &bias, multiplier: &multiplier, clamp };
         let weights = PackedDepthwise::new(isa, &w, taps, n, &q)?;
-        return Ok(Op::Depthwise { x, out, window, weights });
+        return Ok(Op::Depthwise { x, rescale: None, out, window, weights });
     }
     // [n, each, taps] → [n, taps, each]: the order in which windows are gathered.
     let k = taps * each;
@@ -822,33 +822,47 @@ fn convolution(
     Ok(Op::Conv { x, out, window, groups })
 }
 
-/// Depthwise followed by pointwise, and by nothing else, becomes separable.
+/// Puts together what need not pass through memory: depthwise followed by pointwise, and
+/// by nothing else, becomes separable; a change of scale before a depthwise convolution, and
+/// before nothing else, is done on its way there.
 fn fuse(ops: Vec<Op>, outputs: &[(String, usize)]) -> Vec<Op> {
     let mut readers: HashMap<usize, usize> = HashMap::new();
     for t in ops.iter().flat_map(Op::reads).chain(outputs.iter().map(|o| o.1)) {
         *readers.entry(t).or_default() += 1;
     }
-    let mut pending: HashMap<usize, (usize, Window, PackedDepthwise)> = HashMap::new();
-    let feeds_point: HashSet<usize> = ops
-        .iter()
-        .filter_map(|op| match op {
-            Op::Conv { x, window, groups, .. } if *window == Window::POINT && groups.len() == 1 => {
-                Some(*x)
-            }
-            _ => None,
-        })
-        .filter(|x| readers[x] == 1)
-        .collect();
+    // Operators whose output waits for its one reader.
+    let mut rescaled: HashMap<usize, (usize, Rescale)> = HashMap::new();
+    let mut pending = HashMap::new();
+    let goes_into = |kind: fn(&Op) -> bool| -> HashSet<usize> {
+        let readers = &readers;
+        ops.iter().filter(|op| kind(op)).flat_map(Op::reads).filter(|x| readers[x] == 1).collect()
+    };
+    let feeds_depthwise = goes_into(|op| matches!(op, Op::Depthwise { .. }));
+    let feeds_point = goes_into(|op| match op {
+        Op::Conv { window, groups, .. } => *window == Window::POINT && groups.len() == 1,
+        _ => false,
+    });
     let mut fused = Vec::with_capacity(ops.len());
     for op in ops {
         match op {
-            Op::Depthwise { x, out, window, weights } if feeds_point.contains(&out) => {
-                pending.insert(out, (x, window, weights));
+            Op::Rescale { x, out, by } if feeds_depthwise.contains(&out) => {
+                rescaled.insert(out, (x, by));
+            }
+            Op::Depthwise { x, out, window, weights, .. } => {
+                let (x, rescale) = match rescaled.remove(&x) {
+                    Some((x, by)) => (x, Some(by)),
+                    None => (x, None),
+                };
+                if feeds_point.contains(&out) {
+                    pending.insert(out, (x, rescale, window, weights));
+                } else {
+                    fused.push(Op::Depthwise { x, rescale, out, window, weights });
+                }
             }
             Op::Conv { x, out, window: _, mut groups } if pending.contains_key(&x) => {
-                let (x, window, depthwise) = pending.remove(&x).expect("just seen");
+                let (x, rescale, window, depthwise) = pending.remove(&x).expect("just seen");
                 let pointwise = groups.remove(0);
-                fused.push(Op::Separable { x, out, window, depthwise, pointwise });
+                fused.push(Op::Separable { x, rescale, out, window, depthwise, pointwise });
             }
             other => fused.push(other),
         }

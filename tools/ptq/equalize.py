@@ -1,4 +1,4 @@
-"""Channel scales and centres, so that one scale per tensor serves every channel.
+"""Channel scales, so that one scale per tensor serves every channel.
 
 A u8 tensor has one scale; a channel whose values are small beside the largest channel's
 is left with few codes. Where a tensor only passes through ReLU, MaxPool and residual
@@ -6,8 +6,8 @@ Add between convolutions, any positive factor per channel can be moved from the 
 to the consuming weights without changing the network (cross-layer equalisation, Nagel et
 al., ICCV 2019). Towards a depthwise convolution this is free, as its weights have a scale
 per channel; towards a full convolution it spreads the consumer's weights, so the exponent
-is chosen by predicted noise. A tensor between two convolutions with nothing in between
-(Xception's depthwise outputs) is also centred: the shift goes into both biases.
+is chosen by predicted noise. All tensors of a residual path share one factor per channel,
+the one with the least noise in all of them together.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ from .network import attributes
 
 # A channel is never amplified by more than this beside the strongest: one that is silent
 # on the calibration photos may speak on others.
-MAX_RATIO = 32.0
-KEPT = 0.98
+MAX_RATIO = 64.0
+KEPT = 1.0
 # Share of the plain rounding noise that is left after error-spreading rounding.
 SPREAD = 0.4
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+EXPONENTS = tuple(i / 10 for i in range(11))
 TRANSPARENT = ("Relu", "MaxPool", "Add")
 
 
@@ -98,10 +98,10 @@ def scale(network, extents, quantized):
     """Rescales every group; returns tensor -> factor [c] by which it was divided."""
     factors = {}
     for group in groups(network):
-        measured = [t for t in group if t in quantized and t in extents]
-        if len(measured) != 1:
+        measured = [t for t in sorted(group) if t in quantized and t in extents and not on_scale_of_input(network, t, quantized)]
+        if not measured:
             continue
-        profile = np.exp(np.mean([np.log(relative(extents[t].reach())) for t in measured], axis=0))
+        profile = relative(shared(np.array([extents[t].reach() for t in measured])))
         consumers = [
             n
             for n in network.nodes[: network.pool]
@@ -114,6 +114,41 @@ def scale(network, extents, quantized):
             if t in extents:
                 extents[t].divide(factors[t])
     return factors
+
+
+def on_scale_of_input(network, tensor, quantized):
+    """Whether the tensor's codes are those of its producer's input."""
+    node = network.producer(tensor)
+    return node is not None and node.op_type in ("Relu", "MaxPool") and node.input[0] in quantized
+
+
+def shared(reach):
+    """One factor per channel [c] for tensors of the given reaches [t, c].
+
+    A tensor's step is its largest reach / factor, and its noise in a channel step · factor.
+    So given the steps, the least factor that serves is max_t reach / step, and only the
+    steps are to be found, one tensor at a time, for the least noise of all tensors in all
+    channels. One tensor's own reach is the answer where there is but one.
+    """
+    reach = np.maximum(reach, reach.max() * 1e-6)
+
+    def noise(steps):
+        factor = (reach / steps[:, None]).max(0)
+        return np.square((reach / factor).max(1)).sum() * np.square(factor).sum()
+
+    steps = reach.max(1)
+    least = noise(steps)
+    for change in (2.0, 1.4, 1.2, 1.1) if len(reach) > 1 else ():
+        improved = True
+        while improved:
+            improved = False
+            for t in range(len(steps)):
+                for by in (change, 1 / change):
+                    trial = steps.copy()
+                    trial[t] *= by
+                    if (n := noise(trial)) < least * 0.999:
+                        least, steps, improved = n, trial, True
+    return (reach / steps[:, None]).max(0)
 
 
 def relative(reach):

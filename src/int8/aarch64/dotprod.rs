@@ -100,8 +100,7 @@ macro_rules! rows {
 /// where the weights go on.
 ///
 /// # Safety
-/// Needs `dotprod`; `units · 4` bytes at `MR` rows, 64 times `units` of weights and 32 more
-/// ([`crate::int8::pack::Aligned`]).
+/// Needs `dotprod`; `units · 4` bytes at `MR` rows, 64 times `units` of weights and 32 more.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn add_run<const MR: usize>(

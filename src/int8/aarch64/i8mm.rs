@@ -116,8 +116,7 @@ macro_rules! rows {
 /// Adds `units` of the inner dimension. Returns where the weights go on.
 ///
 /// # Safety
-/// Needs `i8mm`; `units · 8` bytes at `PAIRS · 2` rows, 128 times `units` of weights and 32
-/// more ([`crate::int8::pack::Aligned`]).
+/// Needs `i8mm`; `units · 8` bytes at `PAIRS · 2` rows, 128 times `units` of weights and 32 more.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn add_run<const PAIRS: usize>(

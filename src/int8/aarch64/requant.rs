@@ -7,16 +7,16 @@ use std::arch::aarch64::*;
 /// What sixteen neighbouring channels are requantized with, in registers.
 #[derive(Clone, Copy)]
 pub struct Requantizer {
-    multiplier: [float32x4_t; 4],
-    bounds: Bounds,
+    pub multiplier: [float32x4_t; 4],
+    pub bounds: Bounds,
 }
 
 /// [`Clamp`] in registers.
 #[derive(Clone, Copy)]
 pub struct Bounds {
-    zero_point: int16x8_t,
-    low: int8x16_t,
-    high: int8x16_t,
+    pub zero_point: int16x8_t,
+    pub low: int8x16_t,
+    pub high: int8x16_t,
 }
 
 impl Bounds {

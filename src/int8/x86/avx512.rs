@@ -130,6 +130,36 @@ fn scale(acc: __m512i, multiplier: __m512) -> __m512i {
 /// Needs the target features, and every tap and output of `run` in bounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn depthwise(w: &PackedDepthwise, mut run: Run) {
+    let slides = w.taps == 9 && run.taps.chunks_exact(3).all(|t| slides(t, run.step));
+    let shares = slides && run.rows == 2 && run.taps[3..9] == run.taps[9..15];
+    for c in (0..w.channels).step_by(64) {
+        let keep = u64::MAX >> (64 - (w.channels - c).min(64));
+        // SAFETY: the mask keeps loads and stores within the pixel; the caller's bounds.
+        unsafe {
+            let squares = if shares { squares(w, &mut run, c, keep) } else { 0 };
+            for r in 0..run.rows {
+                let mut row = run.row(r);
+                let done = match slides && !shares {
+                    true => pairs(w, &mut row, c, keep),
+                    false => squares,
+                };
+                singles(w, &mut row, c, keep, done);
+            }
+        }
+    }
+}
+
+/// Whether the window of the next pixel is this one's, one tap further.
+fn slides(taps: &[usize], step: usize) -> bool {
+    taps[0] + step == taps[1] && taps[1] + step == taps[2]
+}
+
+/// Channels `c..c + 64` of the pixels from `first` on, one by one.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn singles(w: &PackedDepthwise, run: &mut Run, c: usize, keep: u64, first: usize) {
+    if first == run.count {
+        return;
+    }
     // Groups of four taps. Taps beyond the kernel meet zero weights; the first tap stands
     // in for them.
     let used = depthwise_used(w.isa, w.taps);
@@ -137,37 +167,14 @@ pub unsafe fn depthwise(w: &PackedDepthwise, mut run: Run) {
     for (group, own) in taps.iter_mut().zip(run.taps.chunks(used)) {
         group[..own.len()].copy_from_slice(own);
     }
-    let taps = &taps[..w.groups];
-    // At stride 1 the window of the next pixel is this one's, one tap further.
-    let slides =
-        w.taps == 9 && taps.iter().all(|t| t[0] + run.step == t[1] && t[1] + run.step == t[2]);
-    for c in (0..w.channels).step_by(64) {
-        let keep = u64::MAX >> (64 - (w.channels - c).min(64));
-        // SAFETY: the mask keeps loads and stores within the pixel; the caller's bounds.
-        unsafe {
-            let paired = if slides { pairs(w, &mut run, taps, c, keep) } else { 0 };
-            singles(w, &mut run, taps, c, keep, paired);
-        }
-    }
-}
-
-/// Channels `c..c + 64` of the pixels from `first` on, one by one.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn singles(
-    w: &PackedDepthwise,
-    run: &mut Run,
-    taps: &[[usize; 4]],
-    c: usize,
-    keep: u64,
-    first: usize,
-) {
     // SAFETY: the caller's.
     unsafe {
+        let finish = Finish::new(w, c, keep);
         let weights = w.data.as_slice().as_ptr().add(c * w.groups * 4);
         for i in first..run.count {
             let pixel = run.input.as_ptr().add(c + i * run.step);
             let mut acc = bias(w, c);
-            for (g, taps) in taps.iter().enumerate() {
+            for (g, taps) in taps[..w.groups].iter().enumerate() {
                 let x =
                     interleave(taps.map(|t| _mm512_maskz_loadu_epi8(keep, pixel.add(t).cast())));
                 for j in 0..4 {
@@ -175,8 +182,71 @@ unsafe fn singles(
                     acc[j] = _mm512_dpbusd_epi32(acc[j], x[j], weights);
                 }
             }
-            store(w, &acc, c, run.out.as_mut_ptr().add(i * run.out_step + c), keep);
+            finish.store(&acc, run.out.as_mut_ptr().add(i * run.out_step + c));
         }
+    }
+}
+
+/// The weights of a 3×3 kernel for channels `c..c + 64`, for a window that starts at the
+/// first of four columns, and for one that starts at the second.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn left_and_right(w: &PackedDepthwise, c: usize) -> [[__m512i; 12]; 2] {
+    let mut both = [[_mm512_setzero_si512(); 12]; 2];
+    for i in 0..12 {
+        // SAFETY: `pack` makes twelve registers of weights for every block.
+        both[0][i] =
+            unsafe { _mm512_loadu_si512(w.data.as_slice().as_ptr().add(c * 12 + i * 64).cast()) };
+        both[1][i] = _mm512_slli_epi32::<8>(both[0][i]);
+    }
+    both
+}
+
+/// Two by two pixels of a 3×3 kernel at stride 1 at a time: each of the four input rows is
+/// unpacked once for both output rows. Returns the number of columns done.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn squares(w: &PackedDepthwise, run: &mut Run, c: usize, keep: u64) -> usize {
+    // SAFETY: the caller's; the fourth column is the second pixel's last tap.
+    unsafe {
+        let finish = Finish::new(w, c, keep);
+        let weights = left_and_right(w, c);
+        let done = run.count & !1;
+        let lines = [0, 3, 6, 15].map(|t| run.taps[t]);
+        for i in (0..done).step_by(2) {
+            let pixel = run.input.as_ptr().add(c + i * run.step);
+            let mut acc = [[bias(w, c); 2]; 2];
+            // Unrolled by hand: a loop would keep the sums in memory.
+            macro_rules! lines {
+                ($($line:literal)*) => {$(
+                    let column = |t: usize| {
+                        let at = lines[$line] + t * run.step;
+                        _mm512_maskz_loadu_epi8(keep, pixel.add(at).cast())
+                    };
+                    let x = interleave([column(0), column(1), column(2), column(3)]);
+                    for side in 0..2 {
+                        for j in 0..4 {
+                            // The upper output row meets this line with its kernel row of the
+                            // same number, the lower one with the row before.
+                            if $line < 3 {
+                                let sum = &mut acc[0][side][j];
+                                *sum = _mm512_dpbusd_epi32(*sum, x[j], weights[side][$line % 3 * 4 + j]);
+                            }
+                            if $line > 0 {
+                                let sum = &mut acc[1][side][j];
+                                *sum = _mm512_dpbusd_epi32(*sum, x[j], weights[side][($line + 2) % 3 * 4 + j]);
+                            }
+                        }
+                    }
+                )*};
+            }
+            lines!(0 1 2 3);
+            for (r, acc) in acc.iter().enumerate() {
+                let out = run.out.as_mut_ptr().add(r * run.out_row + i * run.out_step + c);
+                finish.store(&acc[0], out);
+                finish.store(&acc[1], out.add(run.out_step));
+            }
+        }
+        done
     }
 }
 
@@ -184,39 +254,30 @@ unsafe fn singles(
 /// unpacked once, the first pixel weighs the first three of them, the second the last
 /// three. Returns the number of pixels done.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn pairs(
-    w: &PackedDepthwise,
-    run: &mut Run,
-    taps: &[[usize; 4]],
-    c: usize,
-    keep: u64,
-) -> usize {
+unsafe fn pairs(w: &PackedDepthwise, run: &mut Run, c: usize, keep: u64) -> usize {
     // SAFETY: the caller's; the fourth column is the second pixel's last tap.
     unsafe {
-        let packed = w.data.as_slice().as_ptr().add(c * 12);
-        let mut left = [_mm512_setzero_si512(); 12];
-        let mut right = left;
-        for (i, (left, right)) in left.iter_mut().zip(&mut right).enumerate() {
-            *left = _mm512_loadu_si512(packed.add(i * 64).cast());
-            *right = _mm512_slli_epi32::<8>(*left);
-        }
+        let finish = Finish::new(w, c, keep);
+        let weights = left_and_right(w, c);
         let done = run.count & !1;
         for i in (0..done).step_by(2) {
             let pixel = run.input.as_ptr().add(c + i * run.step);
             let mut acc = [bias(w, c); 2];
-            for (g, taps) in taps.iter().enumerate() {
+            for line in 0..3 {
                 let column = |t: usize| {
-                    _mm512_maskz_loadu_epi8(keep, pixel.add(taps[0] + t * run.step).cast())
+                    let at = run.taps[line * 3] + t * run.step;
+                    _mm512_maskz_loadu_epi8(keep, pixel.add(at).cast())
                 };
                 let x = interleave([column(0), column(1), column(2), column(3)]);
-                for j in 0..4 {
-                    acc[0][j] = _mm512_dpbusd_epi32(acc[0][j], x[j], left[g * 4 + j]);
-                    acc[1][j] = _mm512_dpbusd_epi32(acc[1][j], x[j], right[g * 4 + j]);
+                for (acc, weights) in acc.iter_mut().zip(&weights) {
+                    for j in 0..4 {
+                        acc[j] = _mm512_dpbusd_epi32(acc[j], x[j], weights[line * 4 + j]);
+                    }
                 }
             }
             let out = run.out.as_mut_ptr().add(i * run.out_step + c);
-            store(w, &acc[0], c, out, keep);
-            store(w, &acc[1], c, out.add(run.out_step), keep);
+            finish.store(&acc[0], out);
+            finish.store(&acc[1], out.add(run.out_step));
         }
         done
     }
@@ -247,21 +308,46 @@ fn interleave(t: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-unsafe fn store(w: &PackedDepthwise, acc: &[__m512i; 4], c: usize, out: *mut u8, keep: u64) {
-    // SAFETY: `pack` pads multipliers to whole blocks; the mask keeps the store in bounds.
-    unsafe {
-        let multiplier = w.multiplier.as_ptr().add(c);
-        let mut q = [_mm512_setzero_si512(); 4];
-        for j in 0..4 {
-            q[j] = scale(acc[j], _mm512_loadu_ps(multiplier.add(j * 16)));
+/// What the sums of a block of 64 channels go through; loaded once for several pixels, as a
+/// store in between might have changed it for all that the compiler knows.
+struct Finish {
+    multiplier: [__m512; 4],
+    zero_point: __m512i,
+    low: __m512i,
+    high: __m512i,
+    keep: u64,
+}
+
+impl Finish {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    unsafe fn new(w: &PackedDepthwise, c: usize, keep: u64) -> Self {
+        // SAFETY: `pack` pads multipliers to whole blocks.
+        let multiplier =
+            unsafe { [0, 16, 32, 48].map(|at| _mm512_loadu_ps(w.multiplier.as_ptr().add(c + at))) };
+        Self {
+            multiplier,
+            zero_point: _mm512_set1_epi16(w.clamp.zero_point as i16),
+            low: _mm512_set1_epi8(w.clamp.low as i8),
+            high: _mm512_set1_epi8(w.clamp.high as i8),
+            keep,
         }
-        let zero_point = _mm512_set1_epi16(w.clamp.zero_point as i16);
-        let half = |a, b| _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero_point);
-        let bytes = _mm512_packus_epi16(half(q[0], q[1]), half(q[2], q[3]));
-        let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(w.clamp.low as i8));
-        let bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8(w.clamp.high as i8));
-        _mm512_mask_storeu_epi8(out.cast(), keep, bytes);
+    }
+
+    /// Requantizes the sums of a pixel and stores those bytes that `keep` names.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn store(&self, acc: &[__m512i; 4], out: *mut u8) {
+        let q = |j: usize| scale(acc[j], self.multiplier[j]);
+        let half = |a, b| _mm512_adds_epi16(_mm512_packs_epi32(a, b), self.zero_point);
+        let bytes = _mm512_packus_epi16(half(q(0), q(1)), half(q(2), q(3)));
+        let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, self.low), self.high);
+        // SAFETY: the caller may write what `keep` names.
+        unsafe {
+            match self.keep {
+                u64::MAX => _mm512_storeu_si512(out.cast(), bytes),
+                keep => _mm512_mask_storeu_epi8(out.cast(), keep, bytes),
+            }
+        }
     }
 }

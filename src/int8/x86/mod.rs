@@ -3,6 +3,7 @@
 
 mod avx2;
 mod avx512;
+pub(super) mod avx512_elementwise;
 mod avxvnni;
 
 use super::Isa;
