@@ -40,6 +40,7 @@ fn heatmap(covers: Rect) -> Heatmap {
         covers,
         picture: [WIDTH as u32, HEIGHT as u32],
         views: vec![view; 8],
+        zones: Vec::new(),
         sequence: 0,
         captured_at: Instant::now(),
         captured_wall: SystemTime::now(),

@@ -116,6 +116,8 @@ def describe(header, maps):
         return f"{header['server']}, model {header['model']['name']}"
     if kind == "camera":
         return "camera running" if header["running"] else f"camera away: {header['reason']}"
+    if kind == "event":
+        return f"rule {header['rule']} {header['change']}: share {number(header['share'], 2)}"
     if kind == "refused":
         return f"refused: {header['reason']}"
     return None  # a kind of a later version

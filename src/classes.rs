@@ -6,10 +6,10 @@ use crate::config::{ClassName, ClassSelect, ClassesConfig};
 /// A class in the configuration that the model does not have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClassError {
-    #[error("classes.list: the model has no class \"{label}\"; it has {known}")]
-    Label { label: String, known: String },
-    #[error("classes.list: the model has no class {index}; allowed 0 to {last}")]
-    Index { index: usize, last: usize },
+    #[error("{key}: the model has no class \"{label}\"; it has {known}")]
+    Label { key: &'static str, label: String, known: String },
+    #[error("{key}: the model has no class {index}; allowed 0 to {last}")]
+    Index { key: &'static str, index: usize, last: usize },
 }
 
 /// Chooses classes frame by frame.
@@ -28,7 +28,11 @@ impl ClassPicker {
             ClassSelect::Top => None,
             ClassSelect::All => Some((0..labels.len()).collect()),
             ClassSelect::List => Some(
-                config.list.iter().map(|name| index_of(name, labels)).collect::<Result<_, _>>()?,
+                config
+                    .list
+                    .iter()
+                    .map(|name| index_of("classes.list", name, labels))
+                    .collect::<Result<_, _>>()?,
             ),
         };
         Ok(Self { config: config.clone(), fixed, active: vec![false; labels.len()] })
@@ -76,16 +80,23 @@ impl Ord for Total {
     }
 }
 
-fn index_of(name: &ClassName, labels: &[String]) -> Result<usize, ClassError> {
+/// The index of a class as the user wrote it under `key`.
+pub fn index_of(
+    key: &'static str,
+    name: &ClassName,
+    labels: &[String],
+) -> Result<usize, ClassError> {
     match name {
         ClassName::Index(index) if *index < labels.len() => Ok(*index),
-        ClassName::Index(index) => Err(ClassError::Index { index: *index, last: labels.len() - 1 }),
+        ClassName::Index(index) => {
+            Err(ClassError::Index { key, index: *index, last: labels.len() - 1 })
+        }
         ClassName::Label(label) => labels.iter().position(|l| l == label).ok_or_else(|| {
             let mut known: Vec<&str> = labels.iter().take(12).map(String::as_str).collect();
             if labels.len() > known.len() {
                 known.push("…");
             }
-            ClassError::Label { label: label.clone(), known: known.join(", ") }
+            ClassError::Label { key, label: label.clone(), known: known.join(", ") }
         }),
     }
 }

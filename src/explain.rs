@@ -99,6 +99,7 @@ impl Explanation {
             covers: placement.covers,
             picture: placement.picture,
             views: self.views,
+            zones: Vec::new(),
             sequence: moment.sequence,
             captured_at: moment.captured_at,
             captured_wall: moment.captured_wall,

@@ -22,6 +22,7 @@ pub mod int8;
 pub mod model;
 pub mod pipeline;
 pub mod preprocess;
+pub mod rules;
 pub mod sink;
 pub mod slot;
 pub mod tta;

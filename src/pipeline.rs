@@ -10,17 +10,21 @@ mod ready;
 pub use ready::Ready;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
+use crate::classes::ClassError;
 use crate::config::{CameraConfig, CameraSource, Config};
 use crate::explain::ExplainError;
 use crate::frame::{Frame, Picture};
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
+use crate::heatmap::zone::Zones;
 use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
+use crate::rules::Event;
 use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,6 +35,8 @@ use std::time::{Duration, Instant};
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// A stage that has not gone round in this time hangs.
 const STAGE_SILENCE: Duration = Duration::from_secs(20);
+/// Events that wait for a sink; then the oldest is dropped and counted.
+const MAX_EVENTS: usize = 64;
 
 /// Why the pipeline did not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,8 @@ pub enum StartError {
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    #[error(transparent)]
+    Rule(#[from] ClassError),
     #[error("cannot start the {stage} thread: {source}")]
     Thread { stage: &'static str, source: std::io::Error },
 }
@@ -50,6 +58,8 @@ pub enum StartError {
 struct Mail {
     item: Option<Published>,
     camera: Option<CameraState>,
+    /// Every one, as far as [`MAX_EVENTS`]: of these the newest does not say it all.
+    events: VecDeque<Event>,
     live: Option<LivePicture>,
 }
 
@@ -94,6 +104,27 @@ impl Outlets {
                 }
                 mail = back;
             }
+        }
+    }
+
+    fn tell(&self, events: Vec<Event>) {
+        for event in events {
+            log::info!("{event}");
+            self.event(&event);
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        for outlet in &self.0 {
+            outlet.slot.put(|old| {
+                let mut mail = old.unwrap_or_default();
+                if mail.events.len() >= MAX_EVENTS {
+                    mail.events.pop_front();
+                    outlet.counters.dropped.add(1);
+                }
+                mail.events.push_back(event.clone());
+                mail
+            });
         }
     }
 
@@ -201,6 +232,8 @@ impl Pipeline {
             last: None,
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
+            zones: Zones::new(&config.zones),
+            reopens: 0,
             waits: waits(&config.camera),
         };
         let beat = shared.health.stages.register("infer", patience, Instant::now());
@@ -300,7 +333,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
         loop {
             beat.beat(Instant::now());
             match mail.take(LOOK_AROUND) {
-                Taken::Item(Mail { item, camera, live }) => {
+                Taken::Item(Mail { item, camera, live, events }) => {
                     if let Some(state) = camera {
                         report(sink.camera(&state));
                     }
@@ -308,6 +341,9 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                         let result = sink.publish(&item);
                         own.published.add(result.is_ok() as u64);
                         report(result);
+                    }
+                    for event in events {
+                        report(sink.event(&event));
                     }
                     if let Some(picture) = live {
                         report(sink.live(&picture));
@@ -463,6 +499,9 @@ struct Worker {
     /// Inferred last: what a frame gets that has not changed.
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
+    zones: Zones,
+    /// How often the camera had been opened again when the last frame came.
+    reopens: u64,
     /// See [`waits`].
     waits: bool,
 }
@@ -508,6 +547,7 @@ impl Worker {
                 break;
             }
         }
+        self.shared.outlets.tell(self.ready.rules.end());
         self.shared.finished.store(true, Ordering::Relaxed);
         beat.retire();
         self.ready.explainer.clear();
@@ -537,6 +577,7 @@ impl Worker {
                 let is_late = explained.outcome.is_some_and(|outcome| outcome.is_late());
                 counters.heatmaps_late.add(is_late.into());
                 let mut heatmap = explained.into_heatmap(&placement, frame.moment());
+                heatmap.zones = self.zones.shares(&heatmap);
                 heatmap.heat_factor = heat;
                 let heatmap = Arc::new(heatmap);
                 self.inferred = Some(heatmap.clone());
@@ -544,6 +585,11 @@ impl Worker {
             }
         };
         count(counters, &heatmap);
+        let reopens = counters.camera_reopens.get();
+        if std::mem::replace(&mut self.reopens, reopens) != reopens {
+            self.ready.rules.interrupted();
+        }
+        let events = self.ready.rules.judge(&heatmap);
         let item = Published { picture: picture.clone(), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
@@ -553,6 +599,7 @@ impl Worker {
         } else {
             self.shared.outlets.publish(&item);
         }
+        self.shared.outlets.tell(events);
         drop(item);
         // The heatmap is out: now there is time to find out what further views cost.
         beat.beat(Instant::now());

@@ -22,7 +22,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
-    ("sink", &["wall", "frame", "config", "heatmap", "health"]),
+    ("rules", &["config", "classes", "heatmap"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",
@@ -35,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "tta",
             "heatmap",
             "explain",
+            "classes",
+            "rules",
             "sink",
             "slot",
             "health",
@@ -74,6 +77,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "explain",
             "eval",
             "pipeline",
+            "classes",
+            "rules",
         ],
     ),
 ];
@@ -81,7 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates and parts of std that only these rooms touch.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("tract_onnx::", &["model"]),
-    ("v4l::", &["camera"]),
+    ("v4l::", &["camera", "sink"]),
     ("clap::", &["cli"]),
     // No I/O and no clock here: these rooms are functions of their arguments.
     (

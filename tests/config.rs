@@ -1,7 +1,10 @@
 //! The configuration: schema against structs, errors word for word, sample and manual.
 
-use salientd::config::schema::{Kind, SCHEMA, find_key, names_in};
-use salientd::config::{Config, FileSinkConfig, SocketConfig, load, parse, render};
+use salientd::config::schema::{Kind, SCHEMA, Table, find_key, find_table, names_in};
+use salientd::config::{
+    ClipConfig, Config, FileSinkConfig, MeanConfig, MqttConfig, RuleConfig, SocketConfig,
+    V4l2SinkConfig, ZoneConfig, load, parse, render,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -35,11 +38,22 @@ fn errors_word_for_word() {
             "{}:2: log.width: unknown key (it belongs in [camera.v4l2], [camera.pipe] or \
              [camera.pattern]), allowed level",
         ),
-        ("[sink.mqtt]\nhost = \"x\"", "{}:1: sink.mqtt: unknown key, allowed socket or files"),
+        (
+            "[sink.nats]\nhost = \"x\"",
+            "{}:1: sink.nats: unknown key, allowed socket, files, mqtt or v4l2",
+        ),
+        (
+            "[sink.mqtt]\npassword_file = \"p\"\nca_file = \"c\"\nclient_cert_file = \"d\"",
+            "{}:2: sink.mqtt.username: missing although sink.mqtt.password_file is set, allowed \
+             both or username alone\n\
+             {}:3: sink.mqtt.tls: false although certificates are named, allowed true with them\n\
+             {}:4: sink.mqtt.client_key_file: missing although the other is set, allowed \
+             client_cert_file and client_key_file or neither",
+        ),
         (
             "[cameras]",
             "{}:1: cameras: unknown key (did you mean camera?), allowed camera, geometry, model, \
-             classes, tta, heatmap, overlay, sink or log",
+             classes, tta, heatmap, overlay, zones, rules, mean, sink or log",
         ),
         ("[log]\n\"a.b\" = 1", "{}:2: log.\"a.b\": unknown key, allowed level"),
         // Wrong types.
@@ -124,7 +138,8 @@ fn errors_word_for_word() {
         (
             "[sink.files]\nwrite = [\"npz\"]",
             "{}:2: sink.files.write: unknown value \"npz\" (did you mean \"npy\"?), allowed \
-             \"overlay-png\", \"overlay-jpeg\", \"heatmap-png\", \"npy\" or \"jsonl\"",
+             \"overlay-png\", \"overlay-jpeg\", \"heatmap-png\", \"npy\", \"mean-png\", \"mean-npy\" or \
+             \"jsonl\"",
         ),
         // Lists.
         (
@@ -221,6 +236,40 @@ fn errors_word_for_word() {
             "{}:2: tta.thermal.cool_celsius: 75 is not below tta.thermal.hot_celsius, allowed less \
              than 75",
         ),
+        (
+            "[sink.files]\nwrite = [\"npy\", \"mean-npy\"]",
+            "{}:2: sink.files.write: \"mean-npy\" shows what [mean] keeps, allowed with it",
+        ),
+        // Lists of tables.
+        ("[zones]", "{}:1: zones: found a table, allowed tables [[zones]]"),
+        ("zones = [1]", "{}:1: zones: found an integer, allowed a table"),
+        (
+            "[[zones]]\nname = \"a b\"\npolygons = 1",
+            "{}:1: zones.polygon: missing, allowed 3 to 64 values, each 2 values, each a number from 0 to 1\n\
+             {}:2: zones.name: \"a b\" is out of range, allowed 1 to 64 letters, digits, - and _\n\
+             {}:3: zones.polygons: unknown key (did you mean polygon?), allowed name or polygon",
+        ),
+        (
+            "[[zones]]\nname = \"a\"\npolygon = [[0, 0], [1, 0], [0, 1.5]]",
+            "{}:3: zones.polygon: 1.5 is out of range, allowed a number from 0 to 1",
+        ),
+        (
+            "[[zones]]\nname = \"a\"\npolygon = [[0, 0], [1, 1], [1, 0], [0, 1]]",
+            "{}:3: zones.polygon: sides 1 and 3 cross or touch, allowed a polygon that does not cross itself",
+        ),
+        (
+            "[[zones]]\nname = \"a\"\npolygon = [[0, 0], [0, 0], [1, 0]]\n\
+             [[zones]]\nname = \"a\"\npolygon = [[0, 0], [0, 1], [1, 0]]\n\
+             [[rules]]\nname = \"r\"\nzone = \"b\"\nbelow = 0.7",
+            "{}:3: zones.polygon: side 1 has no length, allowed distinct neighbours\n\
+             {}:5: zones.name: \"a\" stands twice, allowed once\n\
+             {}:9: rules.zone: there is no zone \"b\", allowed \"a\" or \"a\"\n\
+             {}:10: rules.below: 0.7 is above rules.above, allowed 0 to 0.6",
+        ),
+        (
+            "[[rules]]\nname = \"r\"\nzone = \"b\"",
+            "{}:3: rules.zone: there is no zone \"b\", allowed one of [[zones]]",
+        ),
         // All at once, in the order of the lines; combinations too, except of bad keys.
         (
             "[tta]\nscales = []\nmerge = \"keras\"\nbudget = { budget_ms = 9 }\n[classes]\nleave = 2\nenter = 0.1\n[x]",
@@ -229,7 +278,7 @@ fn errors_word_for_word() {
              may cut short, allowed \"mean\" with it\n\
              {}:6: classes.leave: 2 is out of range, allowed a number from 0 to 1\n\
              {}:8: x: unknown key, allowed camera, geometry, model, classes, tta, heatmap, \
-             overlay, sink or log",
+             overlay, zones, rules, mean, sink or log",
         ),
     ];
     let mut wrong = String::new();
@@ -292,7 +341,7 @@ fn names<T: Into<String>>(list: Vec<T>) -> BTreeSet<String> {
 fn schema_and_structs_have_the_same_keys() {
     assert_eq!(names_in_error("\"?\" = 1"), names(names_in("")));
     for table in SCHEMA {
-        let fields = names_in_error(&format!("[{}]\n\"?\" = 1", table.path));
+        let fields = names_in_error(&format!("{}\n\"?\" = 1", header(table)));
         assert_eq!(fields, names(names_in(table.path)), "[{}]", table.path);
     }
 }
@@ -342,6 +391,11 @@ fn complaints(path: &str, value: &str) -> String {
                 "is not below",
                 "is no view",
                 "changes nothing",
+                "there is no zone",
+                "shows what [mean] keeps",
+                "false although",
+                "has no length",
+                "cross or touch",
             ];
             let own = |text: &str| !combination.iter().any(|c| text.contains(c));
             let texts = errors.problems.iter().map(|p| p.text.as_str());
@@ -379,6 +433,10 @@ fn ends(kind: &Kind) -> (Vec<String>, Vec<String>) {
             (values.iter().map(|v| format!("{v:?}")).collect(), text(&[&"", &"?"]))
         }
         Kind::FileMode => (text(&[&"0000", &"0777"]), text(&[&"777", &"1777", &"0778", &"00600"])),
+        Kind::Name => {
+            let long = "x".repeat(64);
+            (text(&[&"a-Z_0", &long]), text(&[&"", &"a b", &"\u{e4}", &format!("{long}x")]))
+        }
         Kind::Class => (text(&[&0, &"tench"]), text(&[&-1, &"", &1.0])),
         Kind::IntegerMap => (
             vec!["{}".into(), "{ gain = -9223372036854775808, a_1 = 1 }".into()],
@@ -404,9 +462,23 @@ fn all_keys() -> impl Iterator<Item = (String, &'static Kind)> {
     SCHEMA.iter().flat_map(|t| t.keys.iter().map(|k| (format!("{}.{}", t.path, k.name), &k.kind)))
 }
 
+/// The key alone in its table, with the others that the table needs.
 fn set(path: &str, value: &str) -> String {
     let (table, name) = path.rsplit_once('.').unwrap();
-    format!("[{table}]\n{name} = {value}\n")
+    let table = find_table(table).unwrap();
+    let mut text = format!("{}\n{name} = {value}\n", header(table));
+    for key in table.keys.iter().filter(|k| k.required && k.name != name) {
+        let (good, _) = ends(&key.kind);
+        text += &format!("{} = {}\n", key.name, good[0]);
+    }
+    text
+}
+
+fn header(table: &Table) -> String {
+    match table.max_count {
+        None => format!("[{}]", table.path),
+        Some(_) => format!("[[{}]]", table.path),
+    }
 }
 
 #[test]
@@ -429,6 +501,8 @@ fn shown_configurations_read_back() {
         "[classes]\nselect = \"list\"\nlist = [\"a \\\"b\\\"\", 3]\n[geometry]\ncrop = [1, 2, 3, 4]",
         "[tta]\nscales = [0.3, 1]\nhflip = false\n[tta.budget]\nbudget_ms = 150\norder = [\"0.3\"]\n[sink.socket]",
         "[tta.rolling]\nenabled = true\n[tta.gate]\nunchanged_levels = 2\n[tta.thermal]\nsensor = \"a\"",
+        "[[zones]]\nname = \"a\"\npolygon = [[0, 0], [0, 1], [1, 0]]\n[[zones]]\nname = \"b\"\npolygon = [[0, 0], [0, 1], [0.3, 0.1]]\n\
+         [[rules]]\nname = \"r\"\nzone = \"b\"\nclass = 3\n[mean]",
         "[camera.pipe]\ncommand = [\"a'b\", \"c\\td\", \"\\u007f\"]",
     ];
     for text in texts {
@@ -475,7 +549,13 @@ fn the_manual_lists_every_key() {
 fn everything_on() -> Config {
     let mut config = Config::default();
     config.sink.socket = Some(SocketConfig::default());
-    config.sink.files = Some(FileSinkConfig::default());
+    let clip = Some(ClipConfig::default());
+    config.sink.files = Some(FileSinkConfig { clip, ..FileSinkConfig::default() });
+    config.sink.mqtt = Some(MqttConfig::default());
+    config.sink.v4l2 = Some(V4l2SinkConfig::default());
+    config.zones = vec![ZoneConfig::default()];
+    config.rules = vec![RuleConfig::default()];
+    config.mean = Some(MeanConfig::default());
     config
 }
 

@@ -2,13 +2,17 @@
 
 use super::args::RunArgs;
 use super::logging;
+use crate::classes::index_of;
 use crate::config::{self, Config, SocketConfig};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
 use crate::model::{FileMarks, Model};
 use crate::pipeline::{Outlets, Pipeline, Ready, StartError};
 use crate::sink::http::{About, HttpSink};
 use crate::sink::inherited::{HandedDown, Inherited};
-use crate::sink::{Sink, SinkError, files::FileSink, socket::SocketSink, wire::ModelEntry};
+use crate::sink::{
+    Sink, SinkError, command::CommandSink, files::FileSink, mean::MeanSink, socket::SocketSink,
+    v4l2::V4l2Sink, wire::ModelEntry,
+};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, after, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -247,6 +251,8 @@ impl Daemon {
         logging::set_level(&config.log.level);
         let sinks_stay = config.sink == self.taken.config.sink
             && config.overlay == self.taken.config.overlay
+            && config.rules == self.taken.config.rules
+            && config.mean == self.taken.config.mean
             && Arc::ptr_eq(ready.model(), &self.taken.model);
         let deadline = Instant::now() + STOP_WITHIN;
         let before = match self.pipeline.take().map(|pipeline| pipeline.stop(deadline)) {
@@ -413,13 +419,54 @@ fn sinks(
     if let Some(socket) = &config.sink.socket {
         sinks.push(Box::new(heatmap_socket(socket, entry, model, &outside.inherited)?));
     }
+    let mean = config.mean.as_ref().map(|mean| MeanSink::open(mean, &model.sha256)).transpose()?;
+    let means = mean.as_ref().map(MeanSink::means);
     if let Some(files) = &config.sink.files {
-        sinks.push(Box::new(FileSink::open(files, &config.overlay)?));
+        if let Some(class) = files.clip.as_ref().and_then(|clip| clip.class.as_ref()) {
+            index_of("sink.files.clip.class", class, &model.labels)
+                .map_err(|e| SinkError::Open(e.to_string()))?;
+        }
+        sinks.push(Box::new(FileSink::open(files, &config.overlay, means)?));
+    }
+    if let Some(mqtt) = &config.sink.mqtt {
+        sinks.push(open_mqtt(mqtt, config, model)?);
+    }
+    if let Some(v4l2) = &config.sink.v4l2 {
+        sinks.push(Box::new(V4l2Sink::open(v4l2, &config.overlay)?));
     }
     if sinks.is_empty() {
         log::warn!(
             "no sink is configured: heatmaps go nowhere; add [sink.http], [sink.socket] or [sink.files]"
         );
     }
+    sinks.extend(mean.map(|mean| Box::new(mean) as Box<dyn Sink>));
+    if let Some(commands) = CommandSink::open(&config.rules)? {
+        sinks.push(Box::new(commands));
+    }
     Ok(sinks)
+}
+
+#[cfg(feature = "mqtt")]
+fn open_mqtt(
+    mqtt: &crate::config::MqttConfig,
+    config: &Config,
+    model: &Model,
+) -> Result<Box<dyn Sink>, SinkError> {
+    use crate::sink::mqtt::MqttSink;
+    let names = config.rules.iter().map(|rule| rule.name.clone()).collect();
+    let sink = MqttSink::open(mqtt, &config.overlay, names, &model.name)?;
+    Ok(Box::new(sink))
+}
+
+#[cfg(not(feature = "mqtt"))]
+fn open_mqtt(
+    _: &crate::config::MqttConfig,
+    _: &Config,
+    _: &Model,
+) -> Result<Box<dyn Sink>, SinkError> {
+    Err(SinkError::Open(
+        "sink.mqtt: this salientd was built without MQTT; build it with --features mqtt, or \
+         remove [sink.mqtt]"
+            .into(),
+    ))
 }

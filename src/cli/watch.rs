@@ -3,7 +3,7 @@
 use super::args::WatchArgs;
 use crate::heatmap::{colormap, view_text};
 use crate::sink::wire::{
-    CameraHeader, Decoder, Header, HeatmapHeader, Hello, Message, ViewEntry, WireError,
+    CameraHeader, Decoder, EventHeader, Header, HeatmapHeader, Hello, Message, ViewEntry, WireError,
 };
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -150,7 +150,8 @@ impl Screen {
                 self.line(&heatmap_line(heatmap), out)?;
                 if self.map { self.draw(heatmap, &message.values, out) } else { Ok(()) }
             }
-            Header::Refused(_) | Header::Unknown => Ok(()),
+            Header::Event(event) => self.line(&event_line(event), out),
+            Header::Mean(_) | Header::Refused(_) | Header::Unknown => Ok(()),
         }
     }
 
@@ -195,6 +196,18 @@ fn hello_line(hello: &Hello) -> String {
     let (server, model) = (printable(server), printable(&model.name));
     let classes = classes.len();
     format!("{server}, model {model} ({sha}), {classes} classes, {}", camera_line(camera))
+}
+
+fn event_line(event: &EventHeader) -> String {
+    let EventHeader { change, rule, zone, side, class, share, .. } = event;
+    let what = format!("rule {rule} {}", change.as_str());
+    match class.as_ref().zip(*share) {
+        Some((class, share)) => {
+            let percent = share * 100.0;
+            format!("{what}: {percent:.0} % of {} {} {zone}", class.label, side.as_str())
+        }
+        None => what,
+    }
 }
 
 fn camera_line(camera: &CameraHeader) -> String {
@@ -276,6 +289,7 @@ mod tests {
             shape: [2, 2, 2],
             classes: vec![class("tench\x1b[2J", Some(0.934)), class("church", None)],
             views: vec![view.clone(), kept],
+            zones: Vec::new(),
             spent_ms: Some(412.4),
             budget_ms: Some(500.0),
             heat_factor: Some(0.75),

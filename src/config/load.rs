@@ -5,7 +5,7 @@
 //! has a line, and one bad key does not hide the next.
 
 use super::Config;
-use super::rules::RULES;
+use super::rules::{EACH_RULES, RULES};
 use super::schema::{self, Kind, any_of};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -100,7 +100,7 @@ pub fn parse(text: &str, name: &str) -> Result<Config, ConfigErrors> {
         return Err(ConfigErrors { name: name.into(), problems });
     }
     let mut check = Check { found: Vec::new(), offsets: BTreeMap::new() };
-    check.table(table.get_mut(), "");
+    check.table(table.get_mut(), "", "");
     let good = Config::deserialize(toml::Deserializer::from(table));
     match &good {
         Ok(config) => check.rules(config),
@@ -128,10 +128,13 @@ pub fn check_combinations(config: &Config, name: &str) -> Result<(), ConfigError
 }
 
 /// One run over a parsed text.
+///
+/// A key has a `path`, the dotted one of the schema, and a place: the same with the number
+/// of its table where that may stand several times, as in `zones[2].name`.
 struct Check {
-    /// Problems with the byte offset and key of each.
+    /// Problems with the byte offset and path of each.
     found: Vec<(usize, String, String)>,
-    /// Where each sound key and each table stands in the text.
+    /// Where each sound key and each table stands in the text, by its place.
     offsets: BTreeMap<String, usize>,
 }
 
@@ -141,13 +144,38 @@ impl Check {
     }
 
     /// Checks what stands in the table `path` and takes out all that is wrong.
-    fn table(&mut self, table: &mut DeTable<'_>, path: &str) {
+    fn table(&mut self, table: &mut DeTable<'_>, path: &str, place: &str) {
         let entries = std::mem::take(table).into_iter();
         *table = entries
             .filter_map(|(name, mut value)| {
-                self.entry(path, &name, &mut value).then_some((name, value))
+                self.entry(path, place, &name, &mut value).then_some((name, value))
             })
             .collect();
+    }
+
+    /// Checks the tables `[[path]]`, whose place in the text is `at` for one that is empty.
+    fn tables(&mut self, list: &mut [Spanned<DeValue<'_>>], known: &schema::Table, at: usize) {
+        let max_count = known.max_count.unwrap_or(0);
+        if list.len() > max_count {
+            let text = format!("{} tables, allowed at most {max_count}", list.len());
+            self.add(at, known.path, text);
+        }
+        for (i, entry) in list.iter_mut().enumerate() {
+            let at = entry.span().start;
+            let DeValue::Table(inner) = entry.get_mut() else {
+                let text = format!("found {}, allowed a table", a_type(entry.get_ref()));
+                self.add(at, known.path, text);
+                continue;
+            };
+            let stand: Vec<String> = inner.keys().map(|k| k.get_ref().to_string()).collect();
+            for key in
+                known.keys.iter().filter(|k| k.required && !stand.iter().any(|s| s == k.name))
+            {
+                let text = format!("missing, allowed {}", key.kind.allowed());
+                self.add(at, &join(known.path, key.name), text);
+            }
+            self.table(inner, known.path, &format!("{}[{i}]", known.path));
+        }
     }
 
     /// Checks one entry of a table: a key with its value, or a table within it. False: it
@@ -155,27 +183,36 @@ impl Check {
     fn entry(
         &mut self,
         path: &str,
+        place: &str,
         name: &Spanned<Cow<'_, str>>,
         value: &mut Spanned<DeValue<'_>>,
     ) -> bool {
         let (key, offset) = (join(path, name.get_ref()), name.span().start);
+        let place = join(place, name.get_ref());
         let (before, at) = (self.found.len(), value.span().start);
         if let Some(known) = schema::find_key(&key) {
             self.value(&known.kind, value, &key);
-        } else if schema::find_table(&key).is_none() {
-            self.add(offset, &key, unknown(path, name.get_ref()));
-        } else if let DeValue::Table(inner) = value.get_mut() {
-            // What is wrong in there is taken out in there; the table itself stays.
-            self.table(inner, &key);
-            self.offsets.insert(key, offset);
-            return true;
+        } else if let Some(known) = schema::find_table(&key) {
+            match (known.max_count, value.get_mut()) {
+                // What is wrong in there is taken out in there; the table itself stays.
+                (None, DeValue::Table(inner)) => {
+                    self.table(inner, &key, &place);
+                    self.offsets.insert(place, offset);
+                    return true;
+                }
+                (Some(_), DeValue::Array(list)) => self.tables(list, known, at),
+                (count, other) => {
+                    let allowed = count.map_or("a table".into(), |_| format!("tables [[{key}]]"));
+                    let text = format!("found {}, allowed {allowed}", a_type(other));
+                    self.add(at, &key, text);
+                }
+            }
         } else {
-            let text = format!("found {}, allowed a table", a_type(value.get_ref()));
-            self.add(at, &key, text);
+            self.add(offset, &key, unknown(path, name.get_ref()));
         }
         let sound = self.found.len() == before;
         if sound {
-            self.offsets.insert(key, offset);
+            self.offsets.insert(place, offset);
         }
         sound
     }
@@ -225,6 +262,22 @@ impl Check {
                 self.add(at.unwrap_or(0), rule.keys[0], text);
             }
         }
+        // A list with anything wrong in it was taken out whole, and the lists name each other.
+        let lists: Vec<_> = EACH_RULES.iter().map(|rule| rule.table).collect();
+        let is_in_a_list = |path: &str| lists.iter().any(|list| path.starts_with(list));
+        if self.found.iter().any(|(_, path, _)| is_in_a_list(path)) {
+            return;
+        }
+        for rule in EACH_RULES {
+            for i in 0..(rule.count)(config) {
+                if let Some(text) = (rule.broken)(config, i) {
+                    let place = format!("{}[{i}].{}", rule.table, rule.key);
+                    let table = self.offsets.get(rule.table);
+                    let at = self.offsets.get(&place).or(table).copied();
+                    self.add(at.unwrap_or(0), &join(rule.table, rule.key), text);
+                }
+            }
+        }
     }
 
     fn into_problems(mut self, source: &str) -> Vec<Problem> {
@@ -263,6 +316,14 @@ fn check_single(kind: &Kind, value: &DeValue<'_>) -> Result<(), String> {
         }
         (Kind::Text { max_bytes }, DeValue::String(s)) => check_text(s, *max_bytes),
         (Kind::Class, DeValue::String(s)) => check_text(s, 1024),
+        (Kind::Name, DeValue::String(s)) => {
+            let sound = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            if (1..=64).contains(&s.len()) && s.bytes().all(sound) {
+                Ok(())
+            } else {
+                out_of_range()
+            }
+        }
         (Kind::Choice(values), DeValue::String(s)) if !values.contains(&&**s) => {
             Err(format!("unknown value {s:?}{}", did_you_mean(s, values, "\"")))
         }

@@ -4,6 +4,7 @@
 //! [`load()`] reads a file into them and reports everything wrong with it at once.
 
 mod load;
+mod polygon;
 pub mod render;
 mod rules;
 pub mod schema;
@@ -25,6 +26,9 @@ pub struct Config {
     pub tta: TtaConfig,
     pub heatmap: HeatmapConfig,
     pub overlay: OverlayConfig,
+    pub zones: Vec<ZoneConfig>,
+    pub rules: Vec<RuleConfig>,
+    pub mean: Option<MeanConfig>,
     pub sink: SinksConfig,
     pub log: LogConfig,
 }
@@ -528,12 +532,102 @@ impl Default for OverlayConfig {
     }
 }
 
+/// `[[zones]]`: a named part of the picture. The defaults of what is required are a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZoneConfig {
+    pub name: String,
+    /// Corners `[x, y]` in fractions of the upright picture; sides do not cross.
+    pub polygon: Vec<[f64; 2]>,
+}
+
+impl Default for ZoneConfig {
+    fn default() -> Self {
+        Self { name: "gate".into(), polygon: vec![[0.25, 0.25], [0.75, 0.25], [0.5, 0.75]] }
+    }
+}
+
+/// `[[rules]]`: an event when a class's mass lies inside or outside a zone for too long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleConfig {
+    pub name: String,
+    pub zone: String,
+    pub side: Side,
+    /// Absent: the best class of each heatmap.
+    pub class: Option<ClassName>,
+    /// Raised once the share has been at least this …
+    pub above: f64,
+    /// … for so long …
+    pub for_s: f64,
+    /// … and cleared when it falls below this.
+    pub below: f64,
+    /// Program and arguments; empty: none.
+    pub command: Vec<String>,
+    pub command_timeout_s: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Inside,
+    #[default]
+    Outside,
+}
+
+impl Side {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inside => "inside",
+            Self::Outside => "outside",
+        }
+    }
+}
+
+impl Default for RuleConfig {
+    fn default() -> Self {
+        Self {
+            name: "looks-away".into(),
+            zone: "gate".into(),
+            side: Side::Outside,
+            class: None,
+            above: 0.6,
+            for_s: 10.0,
+            below: 0.5,
+            command: Vec::new(),
+            command_timeout_s: 10.0,
+        }
+    }
+}
+
+/// `[mean]`: the long-term mean heatmap of each class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeanConfig {
+    pub time_constant_s: f64,
+    pub path: PathBuf,
+    pub save_every_s: f64,
+}
+
+impl Default for MeanConfig {
+    fn default() -> Self {
+        Self {
+            time_constant_s: 86_400.0,
+            path: "/var/lib/salientd/mean.salh".into(),
+            save_every_s: 600.0,
+        }
+    }
+}
+
 /// `[sink.*]`: where heatmaps go. A sink whose table is absent is off.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinksConfig {
     pub socket: Option<SocketConfig>,
     pub files: Option<FileSinkConfig>,
+    pub mqtt: Option<MqttConfig>,
+    pub v4l2: Option<V4l2SinkConfig>,
     pub http: Option<HttpConfig>,
 }
 
@@ -624,6 +718,9 @@ pub struct FileSinkConfig {
     pub every_s: f64,
     pub max_files: usize,
     pub max_mib: u64,
+    /// Absent: files are kept as long as the other limits allow.
+    pub max_age_days: Option<f64>,
+    pub clip: Option<ClipConfig>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -633,6 +730,8 @@ pub enum FileKind {
     OverlayJpeg,
     HeatmapPng,
     Npy,
+    MeanPng,
+    MeanNpy,
     Jsonl,
 }
 
@@ -654,7 +753,125 @@ impl Default for FileSinkConfig {
             every_s: 10.0,
             max_files: 10_000,
             max_mib: 512,
+            max_age_days: None,
+            clip: None,
         }
+    }
+}
+
+/// `[sink.files.clip]`: overlays around an event as a film.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClipConfig {
+    pub on: Vec<ClipTrigger>,
+    /// Absent: any.
+    pub class: Option<ClassName>,
+    pub score: f32,
+    pub pre_s: f64,
+    pub post_s: f64,
+    /// An event during a clip lets it go on, up to this.
+    pub max_s: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClipTrigger {
+    /// A rule is raised.
+    Rule,
+    /// A class gets a map that had none.
+    Class,
+    /// A class's probability reaches the score.
+    Score,
+}
+
+impl Default for ClipConfig {
+    fn default() -> Self {
+        Self {
+            on: vec![ClipTrigger::Rule],
+            class: None,
+            score: 0.5,
+            pre_s: 5.0,
+            post_s: 5.0,
+            max_s: 60.0,
+        }
+    }
+}
+
+/// `[sink.mqtt]`: to a broker; topics in docs/fleet.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttConfig {
+    pub host: String,
+    pub port: u16,
+    /// Absent: the host name.
+    pub device: Option<String>,
+    /// First part of every topic.
+    pub topic: String,
+    /// Between two heatmaps; another best class is told at once. 0: every one.
+    pub every_s: f64,
+    pub qos: u8,
+    /// Between two pictures; absent: none.
+    pub picture_every_s: Option<f64>,
+    pub picture_format: PictureFormat,
+    pub picture_width_px: u32,
+    /// First part of the topics that Home Assistant looks at; absent: no discovery.
+    pub discovery_prefix: Option<String>,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub tls: bool,
+    /// Absent: the system's.
+    pub ca_file: Option<PathBuf>,
+    pub client_cert_file: Option<PathBuf>,
+    pub client_key_file: Option<PathBuf>,
+    pub keep_alive_s: u16,
+    /// Messages that wait for the broker; the oldest is dropped and counted.
+    pub queue: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PictureFormat {
+    #[default]
+    Png,
+    Jpeg,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 1883,
+            device: None,
+            topic: "salientd".into(),
+            every_s: 10.0,
+            qos: 1,
+            picture_every_s: None,
+            picture_format: PictureFormat::Png,
+            picture_width_px: 320,
+            discovery_prefix: None,
+            username: None,
+            password_file: None,
+            tls: false,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            keep_alive_s: 60,
+            queue: 256,
+        }
+    }
+}
+
+/// `[sink.v4l2]`: a virtual camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct V4l2SinkConfig {
+    /// The output node.
+    pub device: PathBuf,
+}
+
+impl Default for V4l2SinkConfig {
+    fn default() -> Self {
+        Self { device: "/dev/video10".into() }
     }
 }
 

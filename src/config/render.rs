@@ -2,7 +2,10 @@
 //! manual's tables, all from [`SCHEMA`] and the structs' defaults.
 
 use super::schema::{Key, SCHEMA, Table};
-use super::{Config, FileSinkConfig, HttpConfig, SinksConfig, SocketConfig};
+use super::{
+    ClipConfig, Config, FileSinkConfig, HttpConfig, MeanConfig, MqttConfig, RuleConfig,
+    SinksConfig, SocketConfig, V4l2SinkConfig, ZoneConfig,
+};
 use toml::{Table as Values, Value};
 
 /// Columns of the files written here.
@@ -14,21 +17,31 @@ pub fn effective(config: &Config) -> String {
     let (set, defaults) = (values(config), values(&everything_on()));
     let mut out = String::new();
     for table in SCHEMA {
-        let here = lookup(&set, table.path);
-        open_table(&mut out, table, table.optional && here.is_none());
-        for key in table.keys {
-            comment(&mut out, &describe(key));
-            match (here.and_then(|t| t.get(key.name)), key.example) {
-                (Some(value), _) => assign(&mut out, "", key.name, &write_value(value)),
-                (None, Some(example)) => assign(&mut out, "#", key.name, example),
-                (None, None) => {
-                    let value = lookup(&defaults, table.path).and_then(|t| t.get(key.name));
-                    assign(&mut out, "#", key.name, &value.map(write_value).unwrap_or_default());
-                }
-            }
+        let mut here: Vec<_> = lookup_all(&set, table.path).into_iter().map(Some).collect();
+        if here.is_empty() {
+            here.push(None);
+        }
+        for here in here {
+            write_table(&mut out, table, here, &defaults);
         }
     }
     out
+}
+
+/// A table with the values set, or commented out where there are none.
+fn write_table(out: &mut String, table: &Table, here: Option<&Values>, defaults: &Values) {
+    open_table(out, table, table.optional && here.is_none());
+    for key in table.keys {
+        comment(out, &describe(key));
+        match (here.and_then(|t| t.get(key.name)), key.example) {
+            (Some(value), _) => assign(out, "", key.name, &write_value(value)),
+            (None, Some(example)) => assign(out, "#", key.name, example),
+            (None, None) => {
+                let value = lookup(defaults, table.path).and_then(|t| t.get(key.name));
+                assign(out, "#", key.name, &value.map(write_value).unwrap_or_default());
+            }
+        }
+    }
 }
 
 /// The sample file: every key with its default, commented out, and the socket on. Without
@@ -66,14 +79,18 @@ pub fn markdown() -> String {
     let defaults = values(&everything_on());
     let mut out = String::new();
     for table in SCHEMA {
-        out += &format!("\n### `[{}]`\n\n{}\n", table.path, table.doc);
+        out += &format!("\n### `{}`\n\n{}\n", header(table), table.doc);
         if table.keys.is_empty() {
             continue;
         }
         out += "\n| Key | Default | Allowed | Meaning |\n|---|---|---|---|\n";
         for key in table.keys {
             let value = lookup(&defaults, table.path).and_then(|t| t.get(key.name));
-            let default = value.map_or("not set".into(), |v| format!("`{}`", write_value(v)));
+            let default = match value {
+                _ if key.required => "required".into(),
+                Some(value) => format!("`{}`", write_value(value)),
+                None => "not set".into(),
+            };
             let allowed = key.kind.allowed();
             out += &format!("| `{}` | {default} | {allowed} | {} |\n", key.name, key.doc);
         }
@@ -81,12 +98,20 @@ pub fn markdown() -> String {
     out
 }
 
-/// The defaults, with the sinks that are off by default on.
+/// The defaults, with what is off by default on, and one of each list.
 fn everything_on() -> Config {
     Config {
+        zones: vec![ZoneConfig::default()],
+        rules: vec![RuleConfig::default()],
+        mean: Some(MeanConfig::default()),
         sink: SinksConfig {
             socket: Some(SocketConfig::default()),
-            files: Some(FileSinkConfig::default()),
+            files: Some(FileSinkConfig {
+                clip: Some(ClipConfig::default()),
+                ..FileSinkConfig::default()
+            }),
+            mqtt: Some(MqttConfig::default()),
+            v4l2: Some(V4l2SinkConfig::default()),
             http: Some(HttpConfig::default()),
         },
         ..Config::default()
@@ -98,15 +123,38 @@ fn values(config: &Config) -> Values {
     Values::try_from(config).expect("the configuration structs are plain data")
 }
 
+/// The table at `path`, the first where there are several.
 fn lookup<'v>(values: &'v Values, path: &str) -> Option<&'v Values> {
-    path.split('.').try_fold(values, |table, name| table.get(name)?.as_table())
+    lookup_all(values, path).into_iter().next()
+}
+
+fn lookup_all<'v>(values: &'v Values, path: &str) -> Vec<&'v Values> {
+    let mut here = vec![values];
+    for name in path.split('.') {
+        let below = here.into_iter().filter_map(|table| table.get(name));
+        here = below
+            .flat_map(|value| match value {
+                Value::Array(list) => list.iter().filter_map(Value::as_table).collect(),
+                other => other.as_table().into_iter().collect::<Vec<_>>(),
+            })
+            .collect();
+    }
+    here
+}
+
+/// As it stands in a file.
+fn header(table: &Table) -> String {
+    match table.max_count {
+        None => format!("[{}]", table.path),
+        Some(_) => format!("[[{}]]", table.path),
+    }
 }
 
 fn open_table(out: &mut String, table: &Table, off: bool) {
     *out += "\n";
     comment(out, table.doc);
     let hash = if off { "#" } else { "" };
-    *out += &format!("{hash}[{}]\n", table.path);
+    *out += &format!("{hash}{}\n", header(table));
 }
 
 fn assign(out: &mut String, hash: &str, name: &str, value: &str) {

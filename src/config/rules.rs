@@ -1,7 +1,8 @@
 //! What no single key can be blamed for: combinations that cannot work.
 
+use super::polygon;
 use super::schema::any_of;
-use super::{CameraSource, ClassSelect, Config, Merge, Method};
+use super::{CameraSource, ClassSelect, Config, FileKind, Merge, Method};
 
 /// A combination of keys that has to hold.
 pub(super) struct Rule {
@@ -9,6 +10,75 @@ pub(super) struct Rule {
     pub keys: &'static [&'static str],
     /// The problem and what is allowed, or `None` if all is well.
     pub broken: fn(&Config) -> Option<String>,
+}
+
+/// The same for each entry of a list of tables.
+pub(super) struct EachRule {
+    pub table: &'static str,
+    /// The one to change.
+    pub key: &'static str,
+    pub count: fn(&Config) -> usize,
+    /// As [`Rule::broken`], of the entry with this number.
+    pub broken: fn(&Config, usize) -> Option<String>,
+}
+
+pub(super) static EACH_RULES: &[EachRule] = &[
+    EachRule {
+        table: "zones",
+        key: "name",
+        count: |c| c.zones.len(),
+        broken: |c, i| twice(c.zones[..=i].iter().map(|z| &z.name)),
+    },
+    EachRule {
+        table: "zones",
+        key: "polygon",
+        count: |c| c.zones.len(),
+        broken: |c, i| {
+            let polygon = &c.zones[i].polygon;
+            let (a, b) = polygon::crossing(polygon)?;
+            Some(match a == b {
+                true => format!("side {} has no length, allowed distinct neighbours", a + 1),
+                false => format!(
+                    "sides {} and {} cross or touch, allowed a polygon that does not cross itself",
+                    a + 1,
+                    b + 1
+                ),
+            })
+        },
+    },
+    EachRule {
+        table: "rules",
+        key: "name",
+        count: |c| c.rules.len(),
+        broken: |c, i| twice(c.rules[..=i].iter().map(|r| &r.name)),
+    },
+    EachRule {
+        table: "rules",
+        key: "zone",
+        count: |c| c.rules.len(),
+        broken: |c, i| {
+            let zone = &c.rules[i].zone;
+            let names: Vec<_> = c.zones.iter().map(|z| format!("{:?}", z.name)).collect();
+            let allowed = if names.is_empty() { "one of [[zones]]".into() } else { any_of(&names) };
+            (!c.zones.iter().any(|z| z.name == *zone))
+                .then(|| format!("there is no zone {zone:?}, allowed {allowed}"))
+        },
+    },
+    EachRule {
+        table: "rules",
+        key: "below",
+        count: |c| c.rules.len(),
+        broken: |c, i| {
+            let (above, below) = (c.rules[i].above, c.rules[i].below);
+            (below > above).then(|| format!("{below} is above rules.above, allowed 0 to {above}"))
+        },
+    },
+];
+
+/// Whether the last of these names stands among those before it.
+fn twice<'a>(mut names: impl DoubleEndedIterator<Item = &'a String>) -> Option<String> {
+    let last = names.next_back()?;
+    names.any(|name| name == last).then(|| format!("{last:?} stands twice, allowed once"))
 }
 
 pub(super) static RULES: &[Rule] = &[
@@ -132,6 +202,48 @@ pub(super) static RULES: &[Rule] = &[
             (cool >= hot).then(|| {
                 format!("{cool} is not below tta.thermal.hot_celsius, allowed less than {hot}")
             })
+        },
+    },
+    Rule {
+        keys: &["sink.files.write", "mean.path"],
+        broken: |c| {
+            let files = c.sink.files.as_ref()?;
+            let mean = files.write.iter().find_map(|kind| match kind {
+                FileKind::MeanPng => Some("mean-png"),
+                FileKind::MeanNpy => Some("mean-npy"),
+                _ => None,
+            })?;
+            c.mean.is_none().then(|| format!("{mean:?} shows what [mean] keeps, allowed with it"))
+        },
+    },
+    Rule {
+        keys: &["sink.mqtt.username", "sink.mqtt.password_file"],
+        broken: |c| {
+            let mqtt = c.sink.mqtt.as_ref()?;
+            (mqtt.password_file.is_some() && mqtt.username.is_none()).then(|| {
+                "missing although sink.mqtt.password_file is set, allowed both or username alone"
+                    .into()
+            })
+        },
+    },
+    Rule {
+        keys: &["sink.mqtt.client_key_file", "sink.mqtt.client_cert_file"],
+        broken: |c| {
+            let mqtt = c.sink.mqtt.as_ref()?;
+            (mqtt.client_cert_file.is_some() != mqtt.client_key_file.is_some()).then(|| {
+                "missing although the other is set, allowed client_cert_file and client_key_file \
+                 or neither"
+                    .into()
+            })
+        },
+    },
+    Rule {
+        keys: &["sink.mqtt.tls", "sink.mqtt.ca_file", "sink.mqtt.client_cert_file"],
+        broken: |c| {
+            let mqtt = c.sink.mqtt.as_ref()?;
+            let files = mqtt.ca_file.is_some() || mqtt.client_cert_file.is_some();
+            (files && !mqtt.tls)
+                .then(|| "false although certificates are named, allowed true with them".into())
         },
     },
 ];

@@ -14,6 +14,8 @@ pub struct Table {
     pub doc: &'static str,
     /// Whether the mere presence of the table switches something on.
     pub optional: bool,
+    /// For a table that may stand any number of times, `[[path]]`: how often at most.
+    pub max_count: Option<usize>,
     pub keys: &'static [Key],
 }
 
@@ -21,6 +23,8 @@ pub struct Table {
 pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
+    /// Whether its table is wrong without it.
+    pub required: bool,
     /// A value in TOML, for a key that has no default.
     pub example: Option<&'static str>,
     /// One or two sentences, without the range.
@@ -50,6 +54,8 @@ pub enum Kind {
     FileMode,
     /// A class: its label or its index.
     Class,
+    /// What goes unchanged into topics, labels and environments: letters, digits, `-`, `_`.
+    Name,
     List {
         of: &'static Kind,
         min: usize,
@@ -67,21 +73,36 @@ const SHARE: Kind = Number { min: 0.0, max: 1.0 };
 const SIDE: Kind = Integer { min: 1, max: 8192 };
 /// From a frame in 100 s to 1,000 a second.
 const RATE: Kind = Number { min: 0.01, max: 1000.0 };
+/// A point of a picture, [x, y] in fractions of its width and height.
+const POINT: Kind = List { of: &SHARE, min: 2, max: 2, distinct: false };
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, example: None, doc }
+    Key { name, kind, required: false, example: None, doc }
+}
+
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, required: true, example: None, doc }
 }
 
 const fn unset(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, example: Some(example), doc }
+    Key { name, kind, required: false, example: Some(example), doc }
 }
 
 const fn table(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Table {
-    Table { path, doc, optional: false, keys }
+    Table { path, doc, optional: false, max_count: None, keys }
 }
 
 const fn optional(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Table {
-    Table { path, doc, optional: true, keys }
+    Table { path, doc, optional: true, max_count: None, keys }
+}
+
+const fn repeated(
+    path: &'static str,
+    max_count: usize,
+    doc: &'static str,
+    keys: &'static [Key],
+) -> Table {
+    Table { path, doc, optional: true, max_count: Some(max_count), keys }
 }
 
 /// The whole configuration, in the order in which people read it.
@@ -508,6 +529,79 @@ pub static SCHEMA: &[Table] = &[
             key("label", Boolean, "Write the class and its probability."),
         ],
     ),
+    repeated(
+        "zones",
+        32,
+        "A named part of the picture. Every heatmap says which share of its positive mass lies \
+         in each zone; see docs/zones.md.",
+        &[
+            required("name", Name, "Stands in messages, metrics, topics and environments."),
+            required(
+                "polygon",
+                List { of: &POINT, min: 3, max: 64, distinct: false },
+                "Corners [x, y] in fractions of the upright picture's width and height, from the \
+                 top left. The last joins the first; sides may not cross.",
+            ),
+        ],
+    ),
+    repeated(
+        "rules",
+        64,
+        "When the mass lies where it should not, an event goes to every sink.",
+        &[
+            required("name", Name, "Stands in the event."),
+            required("zone", Name, "The name of one of the zones."),
+            key("side", Choice(&["inside", "outside"]), "The mass on which side of it counts."),
+            unset(
+                "class",
+                Class,
+                "3",
+                "Whose map counts; without it, that of each heatmap's best class. While a class \
+                 has no map, its rules hold nothing.",
+            ),
+            key(
+                "above",
+                SHARE,
+                "The rule is raised once the share of the mass has been at least this ...",
+            ),
+            key("for_s", Number { min: 0.0, max: 86_400.0 }, "... for so many seconds on end ..."),
+            key(
+                "below",
+                SHARE,
+                "... and cleared when it falls below this, so that it does not flicker. At most \
+                 above.",
+            ),
+            key(
+                "command",
+                List { of: &PATH, min: 0, max: 64, distinct: false },
+                "Program and arguments to run when the rule is raised or cleared, without a shell; \
+                 docs/zones.md lists its environment. Empty: none.",
+            ),
+            key(
+                "command_timeout_s",
+                Number { min: 0.1, max: 600.0 },
+                "A command that takes longer is killed.",
+            ),
+        ],
+    ),
+    optional(
+        "mean",
+        "The long-term mean heatmap of each class, which shows drift; see docs/zones.md.",
+        &[
+            key(
+                "time_constant_s",
+                Number { min: 1.0, max: 31_536_000.0 },
+                "What was seen so long ago, counting only time in which the class had a map, \
+                 weighs 1/e of what is seen now.",
+            ),
+            key("path", PATH, "The file that keeps it over restarts; written whole."),
+            key(
+                "save_every_s",
+                Number { min: 1.0, max: 86_400.0 },
+                "Between two writes; it is also written at the end.",
+            ),
+        ],
+    ),
     table("sink", "Where heatmaps go. Each kind has a table; without its table it is off.", &[]),
     optional(
         "sink.socket",
@@ -534,12 +628,21 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "write",
                 List {
-                    of: &Choice(&["overlay-png", "overlay-jpeg", "heatmap-png", "npy", "jsonl"]),
-                    min: 1,
-                    max: 5,
+                    of: &Choice(&[
+                        "overlay-png",
+                        "overlay-jpeg",
+                        "heatmap-png",
+                        "npy",
+                        "mean-png",
+                        "mean-npy",
+                        "jsonl",
+                    ]),
+                    min: 0,
+                    max: 7,
                     distinct: true,
                 },
-                "What is written each time.",
+                "What is written each time. mean-png and mean-npy are of the long-term means, \
+                 see [mean].",
             ),
             key(
                 "when",
@@ -557,7 +660,131 @@ pub static SCHEMA: &[Table] = &[
                 Integer { min: 1, max: 1_048_576 },
                 "Above this size in MiB the oldest files are deleted.",
             ),
+            unset(
+                "max_age_days",
+                Number { min: 0.01, max: 36_500.0 },
+                "30",
+                "Older files are deleted; without it, age does not matter.",
+            ),
         ],
+    ),
+    optional(
+        "sink.files.clip",
+        "A film (motion JPEG, AVI) of the overlays around an event, kept with the other files. \
+         Every overlay is encoded for it, event or not.",
+        &[
+            key(
+                "on",
+                List { of: &Choice(&["rule", "class", "score"]), min: 1, max: 3, distinct: true },
+                "A rule is raised, a class gets a map that had none, or a class's probability \
+                 reaches the score.",
+            ),
+            unset("class", Class, "3", "For class and score, the one meant; without it, any."),
+            key("score", SHARE, "The probability, for score."),
+            key(
+                "pre_s",
+                Number { min: 0.0, max: 600.0 },
+                "Seconds before the event; at most 32 MiB of them.",
+            ),
+            key("post_s", Number { min: 0.0, max: 600.0 }, "Seconds after it."),
+            key(
+                "max_s",
+                Number { min: 1.0, max: 3600.0 },
+                "An event during a clip lets it go on, up to this many seconds in all; nor does a \
+                 clip take more than a quarter of max_mib.",
+            ),
+        ],
+    ),
+    optional(
+        "sink.mqtt",
+        "An MQTT 3.1.1 broker, for fleets and Home Assistant; topics, sizes and sandbox in \
+         docs/fleet.md.",
+        &[
+            key("host", Text { max_bytes: 253 }, "Name or address of the broker."),
+            key("port", Integer { min: 1, max: 65_535 }, "1883, or 8883 with TLS, as a rule."),
+            unset(
+                "device",
+                Name,
+                "\"gate-3\"",
+                "Names this device in topics and to the broker, which knows each once; without \
+                 it, the host name.",
+            ),
+            key("topic", Name, "First part of every topic: TOPIC/DEVICE/heatmap and so on."),
+            key(
+                "every_s",
+                Number { min: 0.0, max: 86_400.0 },
+                "Seconds between two heatmaps; another best class is told at once. 0: every \
+                 heatmap.",
+            ),
+            key(
+                "qos",
+                IntegerOf(&[0, 1]),
+                "0: a message may get lost with its connection. 1: it is sent until the broker \
+                 has it. Events and states always have 1.",
+            ),
+            unset(
+                "picture_every_s",
+                Number { min: 0.1, max: 86_400.0 },
+                "60",
+                "Seconds between two small pictures with the map drawn; without it, none.",
+            ),
+            key("picture_format", Choice(&["png", "jpeg"]), "jpeg is about a sixth as large."),
+            key(
+                "picture_width_px",
+                Integer { min: 16, max: 1920 },
+                "Width of the picture; smaller ones stay as they are.",
+            ),
+            unset(
+                "discovery_prefix",
+                Name,
+                "\"homeassistant\"",
+                "Home Assistant's discovery prefix, homeassistant unless changed there; without \
+                 it, nothing is said to Home Assistant.",
+            ),
+            unset("username", TEXT, "\"camera\"", "For a broker that asks."),
+            unset(
+                "password_file",
+                PATH,
+                "\"/run/credentials/salientd.service/mqtt-password\"",
+                "A file with the password on its first line. Goes with username.",
+            ),
+            key("tls", Boolean, "Encrypt, and see that the broker is who it says."),
+            unset(
+                "ca_file",
+                PATH,
+                "\"/etc/salientd/ca.pem\"",
+                "Who may vouch for the broker, in PEM; without it, the system's authorities.",
+            ),
+            unset(
+                "client_cert_file",
+                PATH,
+                "\"/etc/salientd/client.pem\"",
+                "This device's certificate chain in PEM, for a broker that asks. Goes with \
+                 client_key_file.",
+            ),
+            unset(
+                "client_key_file",
+                PATH,
+                "\"/run/credentials/salientd.service/mqtt-key\"",
+                "The key of client_cert_file, in PEM.",
+            ),
+            key(
+                "keep_alive_s",
+                Integer { min: 5, max: 3600 },
+                "A broker that hears nothing for one and a half times as long says offline.",
+            ),
+            key(
+                "queue",
+                Integer { min: 1, max: 65_536 },
+                "Messages kept while the broker is away; then the oldest is dropped and counted.",
+            ),
+        ],
+    ),
+    optional(
+        "sink.v4l2",
+        "A virtual camera (v4l2loopback), so that any program that opens cameras shows the \
+         overlay; see docs/cameras.md.",
+        &[key("device", PATH, "The output node, made by loading v4l2loopback.")],
     ),
     optional(
         "sink.http",
@@ -642,6 +869,7 @@ impl Kind {
             Choice(values) => any_of(&values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>()),
             FileMode => "an octal file mode from \"0000\" to \"0777\"".into(),
             Class => "a label or an index from 0".into(),
+            Name => "1 to 64 letters, digits, - and _".into(),
             List { of, min, max, .. } if min == max => {
                 format!("{min} values, each {}", of.allowed())
             }

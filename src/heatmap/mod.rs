@@ -5,11 +5,13 @@ pub mod colormap;
 pub mod encode;
 pub mod filter;
 mod legend;
+pub mod mean;
 pub mod method;
 pub mod overlay;
 pub mod region;
 pub mod sheet;
 pub mod text;
+pub mod zone;
 
 use crate::frame::Rect;
 use serde::Serialize;
@@ -31,6 +33,8 @@ pub struct Heatmap {
     pub picture: [u32; 2],
     /// The views that were merged, with what each cost.
     pub views: Vec<ViewReport>,
+    /// Where the mass of each map lies, by zone.
+    pub zones: Vec<zone::ZoneShare>,
     /// Sequence number of the frame that this is published for. Where a frame did not
     /// differ from one inferred before, that one's map goes with it: the ages of the views
     /// say so, and nothing was spent.

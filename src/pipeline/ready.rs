@@ -6,6 +6,7 @@ use super::{StartError, spawn};
 use crate::config::Config;
 use crate::explain::Explainer;
 use crate::model::Model;
+use crate::rules::Rules;
 use crossbeam_channel::{Receiver, bounded};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub struct Ready {
     pub(super) model: Arc<Model>,
     pub(super) explainer: Explainer,
+    pub(super) rules: Rules,
     /// What the first pass took.
     pub(super) warm_ms: f64,
 }
@@ -27,6 +29,7 @@ impl Ready {
             Some(model) => model,
             None => Arc::new(Model::configured(&config.model)?),
         };
+        let rules = Rules::new(&config.rules, &model.labels)?;
         let mut explainer = Explainer::new(model.clone(), config)?;
         let [height, width] = explainer.size();
         let warm = explainer.warm_up()?;
@@ -45,7 +48,7 @@ impl Ready {
                 least.as_secs_f64() * 1e3
             );
         }
-        Ok(Self { model, explainer, warm_ms: warm.spent_ms })
+        Ok(Self { model, explainer, rules, warm_ms: warm.spent_ms })
     }
 
     pub fn model(&self) -> &Arc<Model> {

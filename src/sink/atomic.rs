@@ -8,16 +8,48 @@ use std::path::{Path, PathBuf};
 /// the disk, then renamed over `path`. Whoever lists the directory sees the old file or
 /// the new one, never a part. On failure nothing new is left behind.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = partial_path(path)?;
-    let written = write_and_sync(&partial, bytes).and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // The first error is the one worth telling; this one usually follows from it.
-        let _ = fs::remove_file(&partial);
-    }
-    written
+    let file = AtomicFile::create(path)?;
+    file.handle()?.write_all(bytes)?;
+    file.commit()
 }
 
-/// The name under which [`write_atomically`] writes: `.NAME.PID.part`, hidden and with
+/// A file that appears under its name when it is committed, and not at all when it is
+/// dropped before.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let partial = partial_path(path)?;
+        Ok(Self { file: File::create(&partial)?, partial, path: path.into() })
+    }
+
+    /// To write with; all handles share one position.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Syncs the file to the disk and renames it over whatever bears its name.
+    pub fn commit(self) -> io::Result<()> {
+        // Without this a power cut may leave the new name with no content.
+        self.file.sync_all()?;
+        fs::rename(&self.partial, &self.path)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        // Once it is committed there is nothing under this name; and of several errors the
+        // first, which is told already, is the one worth telling.
+        let _ = fs::remove_file(&self.partial);
+    }
+}
+
+/// The name under which an [`AtomicFile`] is written: `.NAME.PID.part`, hidden and with
 /// an ending that no pattern for finished files matches.
 fn partial_path(path: &Path) -> io::Result<PathBuf> {
     let name = path
@@ -28,17 +60,10 @@ fn partial_path(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The final name that the partial file `name` was meant for, or `None` if this is not
-/// a name that [`write_atomically`] gives.
+/// a name that an [`AtomicFile`] has.
 pub(super) fn meant_for(name: &str) -> Option<&str> {
     let (name, pid) = name.strip_prefix('.')?.strip_suffix(".part")?.rsplit_once('.')?;
     (!name.is_empty() && pid.parse::<u32>().is_ok()).then_some(name)
-}
-
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    // Without this a power cut may leave the new name with no content.
-    file.sync_all()
 }
 
 #[cfg(test)]

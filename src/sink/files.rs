@@ -2,20 +2,28 @@
 //! kept within a count and a size.
 //!
 //! Names begin with the time and the sequence number of the frame, so that they sort by
-//! both: `20261123T121617.000042Z_0000000042_overlay.jpg`, `…_heatmap.png`, `…_maps.npy`.
+//! both: `20261123T121617.000042Z_0000000042_overlay.jpg`, `…_heatmap.png`, `…_maps.npy`,
+//! `…_mean.png`, `…_means.npy`, `…_clip.avi`.
 //! `…_heatmaps.jsonl` holds one line per heatmap and is named after its first; a new one
 //! begins at every start, with a new day (UTC) and at 8 MiB (less, if `max_mib` is small).
 //! Files under other names are never touched.
 
+mod avi;
+mod clip;
 mod journal;
 mod store;
 
+use super::mean::SharedMeans;
 use super::wire::HeatmapHeader;
 use super::{CameraState, Published, Sink, SinkError, npy};
 use crate::config::{FileKind, FileSinkConfig, FileWhen, OverlayConfig};
+use crate::frame::Picture;
+use crate::heatmap::Heatmap;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
+use crate::rules::{Change, Event};
 use crate::wall;
+use clip::Recorder;
 use journal::Journal;
 use serde::Serialize;
 use std::io;
@@ -29,6 +37,9 @@ pub struct FileSink {
     write: Vec<FileKind>,
     schedule: Schedule,
     overlay: Overlay,
+    means: Option<SharedMeans>,
+    recorder: Option<Recorder>,
+    max_age: Option<Duration>,
     store: Store,
     journal: Journal,
     /// Encoded images, recycled.
@@ -110,8 +121,13 @@ struct Line<'a> {
 
 impl FileSink {
     /// Makes the directory if it is missing, counts what earlier runs left in it, brings
-    /// that within the limits, and sees that files can be written.
-    pub fn open(config: &FileSinkConfig, overlay: &OverlayConfig) -> Result<Self, SinkError> {
+    /// that within the limits, and sees that files can be written. `means` are what the
+    /// kinds `mean-…` show.
+    pub fn open(
+        config: &FileSinkConfig,
+        overlay: &OverlayConfig,
+        means: Option<SharedMeans>,
+    ) -> Result<Self, SinkError> {
         let max_bytes = config.max_mib.saturating_mul(1 << 20);
         let store = Store::open(&config.dir, config.max_files, max_bytes)?;
         let every = Duration::try_from_secs_f64(config.every_s).map_err(|_| {
@@ -121,6 +137,9 @@ impl FileSink {
             write: config.write.clone(),
             schedule: Schedule { when: config.when, every, last: None },
             overlay: Overlay::new(overlay),
+            means,
+            recorder: config.clip.as_ref().map(|clip| Recorder::new(clip, overlay)),
+            max_age: config.max_age_days.map(|days| Duration::from_secs_f64(days * 86_400.0)),
             store,
             journal: Journal::new(max_bytes),
             bytes: Vec::new(),
@@ -140,11 +159,18 @@ impl FileSink {
         let stem = stem(item);
         let mut names = Vec::with_capacity(self.write.len());
         for kind in self.write.clone() {
-            if kind == FileKind::Jsonl {
-                continue;
-            }
+            let mean = match kind {
+                FileKind::Jsonl => continue,
+                // Without a mean of this scene, yet, there is no file of it.
+                FileKind::MeanPng | FileKind::MeanNpy => match self.mean(item) {
+                    None => continue,
+                    mean => mean,
+                },
+                _ => None,
+            };
             let name = format!("{stem}{}", ending(kind));
-            self.encode(kind, item).map_err(|error| SinkError::Io {
+            let heatmap = mean.as_ref().unwrap_or(&item.heatmap);
+            self.encode(kind, &item.picture, heatmap).map_err(|error| SinkError::Io {
                 what: "encode",
                 path: self.store.path(&name),
                 source: io::Error::other(error),
@@ -164,25 +190,49 @@ impl FileSink {
     }
 
     /// Fills `bytes` with the file of this kind.
-    fn encode(&mut self, kind: FileKind, item: &Published) -> Result<(), EncodeError> {
-        let heatmap = &*item.heatmap;
+    fn encode(
+        &mut self,
+        kind: FileKind,
+        picture: &Picture,
+        heatmap: &Heatmap,
+    ) -> Result<(), EncodeError> {
         match kind {
             FileKind::OverlayPng => {
-                encode::png(self.overlay.render(&item.picture, heatmap), &mut self.bytes)
+                encode::png(self.overlay.render(picture, heatmap), &mut self.bytes)
             }
             FileKind::OverlayJpeg => {
-                let drawn = self.overlay.render(&item.picture, heatmap);
+                let drawn = self.overlay.render(picture, heatmap);
                 encode::jpeg(drawn, encode::JPEG_QUALITY, &mut self.bytes)
             }
-            FileKind::HeatmapPng => {
+            FileKind::HeatmapPng | FileKind::MeanPng => {
                 encode::png(&self.overlay.map_picture(heatmap, 0), &mut self.bytes)
             }
-            FileKind::Npy | FileKind::Jsonl => {
+            FileKind::Npy | FileKind::MeanNpy | FileKind::Jsonl => {
                 let shape = [heatmap.height, heatmap.width, heatmap.classes.len()];
                 self.bytes = npy::to_bytes(&shape, &heatmap.values);
                 Ok(())
             }
         }
+    }
+
+    /// The long-term means of a heatmap's classes.
+    fn mean(&self, item: &Published) -> Option<Heatmap> {
+        let means = self.means.as_ref()?.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        means.heatmap(&item.heatmap)
+    }
+
+    /// Removes what is too old.
+    fn expire(&mut self, item: &Published) -> Result<(), SinkError> {
+        let Some(max_age) = self.max_age else { return Ok(()) };
+        let Some(from) = item.heatmap.captured_wall.checked_sub(max_age) else { return Ok(()) };
+        self.store.expire(&wall::stamp(from), self.journal.name())
+    }
+
+    fn end_clip(&mut self) -> Result<(), SinkError> {
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        let ended = recorder.end(&mut self.store, self.journal.name());
+        self.count_kept();
+        ended
     }
 
     fn count_kept(&self) {
@@ -224,6 +274,16 @@ impl Sink for FileSink {
     /// only counted as failed.
     fn publish(&mut self, item: &Published) -> Result<(), SinkError> {
         let Some(best) = item.heatmap.classes.first() else { return Ok(()) };
+        self.expire(item)?;
+        let recorded = match &mut self.recorder {
+            Some(recorder) => {
+                recorder.publish(item, &stem(item), &mut self.store, self.journal.name())
+            }
+            None => Ok(()),
+        };
+        if recorded.is_err() {
+            return self.settle(recorded);
+        }
         if !self.schedule.is_due(item.heatmap.captured_at, best.index) {
             return Ok(());
         }
@@ -231,12 +291,21 @@ impl Sink for FileSink {
         self.settle(result)
     }
 
-    fn camera(&mut self, _: &CameraState) -> Result<(), SinkError> {
-        Ok(())
+    fn camera(&mut self, state: &CameraState) -> Result<(), SinkError> {
+        if state.running { Ok(()) } else { self.end_clip() }
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), SinkError> {
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        match event.change {
+            Change::Raised => recorder.rule_raised(&mut self.store, self.journal.name()),
+            Change::Cleared => Ok(()),
+        }
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.journal.close(&self.store)
+        let ended = self.end_clip();
+        self.journal.close(&self.store).and(ended)
     }
 }
 
@@ -258,6 +327,8 @@ fn ending(kind: FileKind) -> &'static str {
         FileKind::OverlayJpeg => "_overlay.jpg",
         FileKind::HeatmapPng => "_heatmap.png",
         FileKind::Npy => "_maps.npy",
+        FileKind::MeanPng => "_mean.png",
+        FileKind::MeanNpy => "_means.npy",
         FileKind::Jsonl => "_heatmaps.jsonl",
     }
 }

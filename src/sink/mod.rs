@@ -2,18 +2,24 @@
 //! pipeline runs each on a thread of its own behind a slot that holds only the newest.
 
 pub mod atomic;
+pub mod command;
 pub mod files;
 pub mod http;
 pub mod inherited;
 mod listen;
+pub mod mean;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 pub mod npy;
 pub mod socket;
+pub mod v4l2;
 pub mod wire;
 
 pub use atomic::write_atomically;
 
 use crate::frame::Picture;
 use crate::heatmap::Heatmap;
+use crate::rules::Event;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -100,6 +106,11 @@ pub trait Sink: Send {
     fn publish(&mut self, item: &Published) -> Result<(), SinkError>;
     /// The camera went away or came back.
     fn camera(&mut self, state: &CameraState) -> Result<(), SinkError>;
+    /// A rule was raised or cleared. Comes after the heatmap that brought it about, unless
+    /// a newer one took that one's place.
+    fn event(&mut self, _: &Event) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// Who looks at pictures between heatmaps; `None`: this sink has no use for them.
     fn viewers(&self) -> Option<Arc<Viewers>> {
         None
@@ -118,6 +129,9 @@ pub enum SinkError {
     /// At start: what, where and what to do about it.
     #[error("{0}")]
     Open(String),
+    /// More than can be done at the moment.
+    #[error("{0}")]
+    Busy(String),
     #[error("cannot send: {0}")]
     Encode(#[from] wire::WireError),
     #[error("{what} {path}: {source}", path = path.display())]

@@ -8,10 +8,10 @@ mod ring;
 mod serve;
 
 use super::listen::{Key, Listener};
-use super::wire::{self, CameraHeader, Header, HeatmapHeader, Hello, ModelEntry};
+use super::wire::{self, CameraHeader, EventHeader, Header, HeatmapHeader, Hello, ModelEntry};
 use super::{CameraState, Published, Sink, SinkError};
 use crate::config::SocketConfig;
-
+use crate::rules::Event;
 use ring::Rings;
 use rustix::event::{EventfdFlags, eventfd};
 use serve::Server;
@@ -55,7 +55,7 @@ impl SocketStats {
         self.sent.load(Relaxed)
     }
 
-    /// Heatmaps that a client lost because it did not read them in time, or left.
+    /// Heatmaps and events that a client lost because it did not read them in time, or left.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
@@ -204,6 +204,18 @@ impl Sink for SocketSink {
         shared.hello.camera = camera;
         shared.rings.push_camera(message.into());
         drop(shared);
+        self.shared.ring_bell();
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), SinkError> {
+        self.check_serving()?;
+        if self.nobody_listens() {
+            return Ok(());
+        }
+        let message = wire::encode(&Header::Event(EventHeader::from(event)), &[])?;
+        let dropped = self.shared.lock().rings.push_event(message.into());
+        self.shared.stats.dropped.fetch_add(dropped, Relaxed);
         self.shared.ring_bell();
         Ok(())
     }

@@ -6,8 +6,10 @@
 //! bytes, and a payload. Only `heatmap` has one: its maps, `f32` little-endian in C order.
 
 use super::CameraState;
+use crate::config::Side;
 use crate::frame::Rect;
 use crate::heatmap::Heatmap;
+use crate::rules::{Change, Event};
 use crate::wall;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,10 @@ pub enum Header {
     Heatmap(HeatmapHeader),
     /// The camera went away or came back.
     Camera(CameraHeader),
+    /// A rule was raised or cleared.
+    Event(EventHeader),
+    /// Long-term mean heatmaps: the file of `[mean]` is one such message.
+    Mean(MeanHeader),
     /// The only message on a connection that was not accepted.
     Refused(Refused),
     /// A kind that this version does not know: to be skipped.
@@ -103,6 +109,9 @@ pub struct HeatmapHeader {
     /// In the order of the last axis, best first.
     pub classes: Vec<ClassEntry>,
     pub views: Vec<ViewEntry>,
+    /// Absent in the message without zones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<ZoneEntry>,
     /// From decoded frame to merged map.
     pub spent_ms: Option<f64>,
     /// What `spent_ms` was to stay within; absent in the message: no limit.
@@ -131,6 +140,81 @@ pub struct ViewEntry {
     pub weight: f32,
     pub spent_ms: Option<f64>,
     pub age_ms: Option<f64>,
+}
+
+/// Which share of each class's positive mass lies in a zone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZoneEntry {
+    pub name: String,
+    /// In the order of the heatmap's classes; `null` for a map without positive mass.
+    pub shares: Vec<Option<f32>>,
+}
+
+/// As [`Event`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventHeader {
+    pub change: Change,
+    pub rule: String,
+    pub zone: String,
+    pub side: Side,
+    /// Absent where the class had no map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<EventClass>,
+    /// Of the class's positive mass on that side; `null` where there was none.
+    pub share: Option<f32>,
+    /// Of the frame, as in a heatmap.
+    pub sequence: u64,
+    pub captured: String,
+    pub captured_unix_ns: i64,
+    pub model_sha256: String,
+}
+
+/// The class of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventClass {
+    pub index: usize,
+    pub label: String,
+}
+
+impl From<&Event> for EventHeader {
+    fn from(event: &Event) -> Self {
+        Self {
+            change: event.change,
+            rule: event.rule.to_string(),
+            zone: event.zone.to_string(),
+            side: event.side,
+            class: event.class.clone().map(|(index, label)| EventClass { index, label }),
+            share: event.share.filter(|x| x.is_finite()),
+            sequence: event.sequence,
+            captured: wall::rfc3339(event.captured_wall),
+            captured_unix_ns: wall::unix_ns(event.captured_wall) as i64,
+            model_sha256: event.model_sha256.to_string(),
+        }
+    }
+}
+
+/// The mean maps of the payload: what they are of, and how much was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeanHeader {
+    pub dtype: String,
+    /// `[height, width, classes]`.
+    pub shape: [usize; 3],
+    /// In the order of the last axis.
+    pub classes: Vec<MeanEntry>,
+    pub picture: [u32; 2],
+    pub covers: Rect,
+    pub time_constant_s: f64,
+    pub model_sha256: String,
+}
+
+/// One class of the mean maps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeanEntry {
+    pub index: usize,
+    pub label: String,
+    /// 0–1: how much of the time constant has been seen.
+    pub weight: f64,
+    pub seen_s: f64,
 }
 
 impl From<&Heatmap> for HeatmapHeader {
@@ -163,6 +247,11 @@ impl From<&Heatmap> for HeatmapHeader {
                     spent_ms: Some(view.spent_ms).filter(|x| x.is_finite()),
                     age_ms: Some(view.age_ms).filter(|x| x.is_finite()),
                 })
+                .collect(),
+            zones: heatmap
+                .zones
+                .iter()
+                .map(|zone| ZoneEntry { name: zone.name.to_string(), shares: zone.shares.clone() })
                 .collect(),
             spent_ms: Some(heatmap.spent_ms).filter(|x| x.is_finite()),
             budget_ms: heatmap.budget_ms.filter(|x| x.is_finite()),
@@ -287,11 +376,12 @@ fn read_payload(header: &Header, payload: &[u8]) -> Result<Vec<f32>, WireError> 
     let expected = match header {
         // A later version may send any payload with a kind of its own.
         Header::Unknown => return Ok(Vec::new()),
-        Header::Heatmap(heatmap) if heatmap.dtype != "<f4" => {
-            return Err(WireError::Dtype(heatmap.dtype.clone()));
-        }
-        Header::Heatmap(heatmap) => {
-            heatmap.shape.iter().fold(size_of::<f32>(), |size, &n| size.saturating_mul(n))
+        Header::Heatmap(HeatmapHeader { dtype, shape, .. })
+        | Header::Mean(MeanHeader { dtype, shape, .. }) => {
+            if dtype != "<f4" {
+                return Err(WireError::Dtype(dtype.clone()));
+            }
+            shape.iter().fold(size_of::<f32>(), |size, &n| size.saturating_mul(n))
         }
         _ => 0,
     };
@@ -328,9 +418,37 @@ mod tests {
                 spent_ms: Some(0.1),
                 age_ms: Some(0.0),
             }],
+            zones: vec![ZoneEntry { name: "gate".into(), shares: vec![Some(0.25), None] }],
             spent_ms: Some(412.5),
             budget_ms: Some(500.0),
             heat_factor: Some(0.75),
+            model_sha256: "00ff".into(),
+        }
+    }
+
+    fn event_header() -> EventHeader {
+        EventHeader {
+            change: Change::Raised,
+            rule: "looks-away".into(),
+            zone: "gate".into(),
+            side: Side::Outside,
+            class: Some(EventClass { index: 3, label: "tench".into() }),
+            share: Some(0.7),
+            sequence: 42,
+            captured: "2026-11-23T12:16:17.000000042Z".into(),
+            captured_unix_ns: 1_795_436_177_000_000_042,
+            model_sha256: "00ff".into(),
+        }
+    }
+
+    fn mean_header() -> MeanHeader {
+        MeanHeader {
+            dtype: "<f4".into(),
+            shape: [1, 2, 1],
+            classes: vec![MeanEntry { index: 3, label: "tench".into(), weight: 0.5, seen_s: 7.0 }],
+            picture: [1280, 720],
+            covers: Rect::full(1280, 720),
+            time_constant_s: 86_400.0,
             model_sha256: "00ff".into(),
         }
     }
@@ -342,6 +460,8 @@ mod tests {
             Message { header: Header::Heatmap(heatmap_header([2, 3, 1])), values: odd.to_vec() },
             Message { header: Header::Camera(CameraHeader::default()), values: vec![] },
             Message { header: Header::Refused(Refused { reason: "full".into() }), values: vec![] },
+            Message { header: Header::Event(event_header()), values: vec![] },
+            Message { header: Header::Mean(mean_header()), values: vec![0.5, -0.0] },
             Message { header: Header::Heatmap(heatmap_header([0, 3, 1])), values: vec![] },
         ]
     }

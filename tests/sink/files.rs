@@ -24,7 +24,7 @@ fn config(dir: &Path, write: &[FileKind]) -> FileSinkConfig {
 }
 
 fn open(config: &FileSinkConfig) -> FileSink {
-    FileSink::open(config, &OverlayConfig::default()).unwrap()
+    FileSink::open(config, &OverlayConfig::default(), None).unwrap()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -221,7 +221,8 @@ fn a_directory_that_cannot_be_used_is_an_error_at_once() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let inside = file.join("maps");
-    let error = FileSink::open(&config(&inside, &ALL), &OverlayConfig::default()).err().unwrap();
+    let sink = FileSink::open(&config(&inside, &ALL), &OverlayConfig::default(), None);
+    let error = sink.err().unwrap();
     assert_eq!(
         error.to_string(),
         format!(

@@ -45,6 +45,7 @@ pub fn heatmap(sequence: u64) -> Heatmap {
         covers: Rect { x: 280, y: 0, width: 720, height: 720 },
         picture: [1280, 720],
         views: views(),
+        zones: Vec::new(),
         sequence,
         captured_at: Instant::now(),
         captured_wall: UNIX_EPOCH + Duration::new(START_S + sequence, 42_000),

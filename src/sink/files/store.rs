@@ -7,8 +7,16 @@ use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const ENDINGS: [&str; 5] =
-    ["_overlay.png", "_overlay.jpg", "_heatmap.png", "_maps.npy", "_heatmaps.jsonl"];
+const ENDINGS: [&str; 8] = [
+    "_overlay.png",
+    "_overlay.jpg",
+    "_heatmap.png",
+    "_maps.npy",
+    "_mean.png",
+    "_means.npy",
+    "_heatmaps.jsonl",
+    "_clip.avi",
+];
 
 /// Our files in a directory, oldest first, within a count and a size.
 pub(super) struct Store {
@@ -60,6 +68,37 @@ impl Store {
         self.bytes
     }
 
+    /// All our files may have.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Removes our files from before `stamp`, as their names tell. `spare` is never removed.
+    pub fn expire(&mut self, stamp: &str, spare: Option<&str>) -> Result<(), SinkError> {
+        let is_old = |file: &Kept| file.name.as_str() < stamp && Some(file.name.as_str()) != spare;
+        while let Some(at) = self.kept.iter().position(is_old) {
+            self.remove(at)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the file at this place of the list.
+    fn remove(&mut self, at: usize) -> Result<(), SinkError> {
+        let Some(file) = self.kept.remove(at) else { return Ok(()) };
+        let path = self.path(&file.name);
+        match fs::remove_file(&path) {
+            // Not found: somebody else tidied up.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.kept.push_front(file);
+                Err(SinkError::Io { what: "remove", path, source: error })
+            }
+            _ => {
+                self.bytes -= file.bytes;
+                Ok(())
+            }
+        }
+    }
+
     /// Writes a whole file, after making room for it. `spare` is never removed.
     pub fn write(
         &mut self,
@@ -88,7 +127,7 @@ impl Store {
     ) -> Result<(), SinkError> {
         while self.kept.len() + files > self.max_files || self.bytes + bytes > self.max_bytes {
             let oldest = self.kept.iter().position(|file| Some(file.name.as_str()) != spare);
-            let Some(file) = oldest.and_then(|oldest| self.kept.remove(oldest)) else {
+            let Some(oldest) = oldest else {
                 let limits = format!(
                     "{files} file(s) of {bytes} bytes do not fit into max_files = {} and max_mib = {}",
                     self.max_files,
@@ -97,15 +136,7 @@ impl Store {
                 let source = io::Error::other(limits);
                 return Err(SinkError::Io { what: "make room in", path: self.dir.clone(), source });
             };
-            let path = self.path(&file.name);
-            match fs::remove_file(&path) {
-                // Somebody else tidied up.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.kept.push_front(file);
-                    return Err(SinkError::Io { what: "remove", path, source: error });
-                }
-                _ => self.bytes -= file.bytes,
-            }
+            self.remove(oldest)?;
         }
         Ok(())
     }

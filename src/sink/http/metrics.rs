@@ -164,6 +164,20 @@ fn now(out: &mut Exposition, board: &Board) {
         let labels = [("class", class.label.as_str()), ("index", &class.index.to_string())];
         out.value("class_probability", &labels, class.probability);
     }
+    if heatmap.zones.is_empty() {
+        return;
+    }
+    let help = "Share of each class's positive mass in each zone, of the newest heatmap.";
+    out.open("zone_mass_ratio", "gauge", help);
+    for zone in &heatmap.zones {
+        let classes = heatmap.classes.iter().zip(&zone.shares);
+        for (class, share) in classes.filter_map(|(class, share)| Some((class, (*share)?))) {
+            let index = class.index.to_string();
+            let labels =
+                [("zone", &*zone.name), ("class", class.label.as_str()), ("index", &index)];
+            out.value("zone_mass_ratio", &labels, share);
+        }
+    }
 }
 
 fn counters(out: &mut Exposition, snapshot: &[(String, u64)]) {

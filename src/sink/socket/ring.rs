@@ -1,4 +1,5 @@
-//! What waits for each client: a bounded ring that drops its oldest heatmap when full.
+//! What waits for each client: a bounded ring that drops its oldest heatmap when full, and
+//! its oldest event when there are very many.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,8 +17,11 @@ pub(super) struct Rings {
 /// Never used twice.
 pub(super) type ClientId = u64;
 
-/// Messages in the order in which they go out: at most `capacity` heatmaps and one
-/// camera state, as a newer state makes an older one worthless.
+/// Events are rare and each counts: only a client that has long stopped reading loses one.
+const MAX_EVENTS: usize = 64;
+
+/// Messages in the order in which they go out: at most `capacity` heatmaps, [`MAX_EVENTS`]
+/// events and one camera state, as a newer state makes an older one worthless.
 #[derive(Default)]
 struct Ring {
     waiting: VecDeque<Waiting>,
@@ -25,6 +29,7 @@ struct Ring {
 
 enum Waiting {
     Heatmap(Shared),
+    Event(Shared),
     Camera(Shared),
 }
 
@@ -32,26 +37,29 @@ impl Waiting {
     fn is_heatmap(&self) -> bool {
         matches!(self, Self::Heatmap(_))
     }
+
+    fn is_event(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+
+    fn is_camera(&self) -> bool {
+        matches!(self, Self::Camera(_))
+    }
 }
 
 impl Ring {
-    fn heatmaps(&self) -> usize {
-        self.waiting.iter().filter(|message| message.is_heatmap()).count()
+    fn count(&self, of: fn(&Waiting) -> bool) -> usize {
+        self.waiting.iter().filter(|message| of(message)).count()
     }
 
-    /// Returns whether another heatmap had to go.
-    fn push_heatmap(&mut self, message: Shared, capacity: usize) -> bool {
-        let full = self.heatmaps() >= capacity;
-        if full && let Some(oldest) = self.waiting.iter().position(Waiting::is_heatmap) {
+    /// Returns whether another message of its kind had to go.
+    fn push(&mut self, message: Waiting, kind: fn(&Waiting) -> bool, capacity: usize) -> bool {
+        let full = self.count(kind) >= capacity;
+        if full && let Some(oldest) = self.waiting.iter().position(kind) {
             self.waiting.remove(oldest);
         }
-        self.waiting.push_back(Waiting::Heatmap(message));
+        self.waiting.push_back(message);
         full
-    }
-
-    fn push_camera(&mut self, message: Shared) {
-        self.waiting.retain(Waiting::is_heatmap);
-        self.waiting.push_back(Waiting::Camera(message));
     }
 }
 
@@ -64,32 +72,47 @@ impl Rings {
         self.rings.push((client, Ring::default()));
     }
 
-    /// Returns how many heatmaps were still waiting.
+    /// Returns how many heatmaps and events were still waiting.
     pub fn remove(&mut self, client: ClientId) -> u64 {
         let Some(at) = self.rings.iter().position(|(id, _)| *id == client) else { return 0 };
-        self.rings.swap_remove(at).1.heatmaps() as u64
+        let ring = self.rings.swap_remove(at).1;
+        (ring.count(Waiting::is_heatmap) + ring.count(Waiting::is_event)) as u64
     }
 
     /// To every client. Returns how many heatmaps were dropped for it.
     pub fn push_heatmap(&mut self, message: Shared) -> u64 {
         let capacity = self.capacity;
-        let push = |(_, ring): &mut (_, Ring)| ring.push_heatmap(Arc::clone(&message), capacity);
-        self.rings.iter_mut().map(push).filter(|&dropped| dropped).count() as u64
+        self.push(|| Waiting::Heatmap(Arc::clone(&message)), Waiting::is_heatmap, capacity)
+    }
+
+    /// To every client. Returns how many events were dropped for it.
+    pub fn push_event(&mut self, message: Shared) -> u64 {
+        self.push(|| Waiting::Event(Arc::clone(&message)), Waiting::is_event, MAX_EVENTS)
     }
 
     /// To every client.
     pub fn push_camera(&mut self, message: Shared) {
-        for (_, ring) in &mut self.rings {
-            ring.push_camera(Arc::clone(&message));
-        }
+        self.push(|| Waiting::Camera(Arc::clone(&message)), Waiting::is_camera, 1);
+    }
+
+    fn push(
+        &mut self,
+        message: impl Fn() -> Waiting,
+        kind: fn(&Waiting) -> bool,
+        capacity: usize,
+    ) -> u64 {
+        let push = |(_, ring): &mut (_, Ring)| ring.push(message(), kind, capacity);
+        self.rings.iter_mut().map(push).filter(|&dropped| dropped).count() as u64
     }
 
     /// The message that goes to `client` next; it leaves the ring.
     pub fn pop(&mut self, client: ClientId) -> Option<Shared> {
         let (_, ring) = self.rings.iter_mut().find(|(id, _)| *id == client)?;
-        ring.waiting
-            .pop_front()
-            .map(|(Waiting::Heatmap(message) | Waiting::Camera(message))| message)
+        match ring.waiting.pop_front()? {
+            Waiting::Heatmap(message) | Waiting::Event(message) | Waiting::Camera(message) => {
+                Some(message)
+            }
+        }
     }
 }
 
@@ -112,6 +135,18 @@ mod tests {
         rings.push_camera([101].into());
         assert_eq!(rings.push_heatmap([4].into()), 1);
         assert_eq!(drain(&mut rings, 7), [3, 101, 4]);
+    }
+
+    #[test]
+    fn heatmaps_do_not_push_events_out() {
+        let mut rings = Rings::new(1);
+        rings.add(7);
+        rings.push_event([50].into());
+        rings.push_heatmap([1].into());
+        assert_eq!((rings.push_heatmap([2].into()), rings.push_event([51].into())), (1, 0));
+        assert_eq!(drain(&mut rings, 7), [50, 2, 51]);
+        let dropped: u64 = (0..70).map(|i| rings.push_event([i].into())).sum();
+        assert_eq!((dropped, drain(&mut rings, 7)), (6, (6..70).collect()));
     }
 
     #[test]

@@ -1,0 +1,247 @@
+//! The thread that talks to the broker: connects, sends, and connects again.
+
+use super::queue::{Message, Queue, WINDOW};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
+    QoS,
+};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A broker that does not answer in this time is away.
+const CONNECT_TIMEOUT_S: u64 = 10;
+/// Between the first two attempts; doubled up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// What the last messages get at the end.
+pub(super) const FINISH_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the sink and its thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Rung when there is something to send, or to end.
+    bell: Notify,
+    closing: AtomicBool,
+    pub stats: MqttStats,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    is_connected: bool,
+}
+
+/// What goes on at the broker; kept by whoever wants to report it.
+#[derive(Debug, Default)]
+pub struct MqttStats {
+    connected: AtomicBool,
+    connects: AtomicU64,
+    delivered: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl MqttStats {
+    /// Whether the broker has accepted us.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Times that it did.
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Relaxed)
+    }
+
+    /// Messages that the broker has; of those sent with quality of service 0, that went out.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Relaxed)
+    }
+
+    /// Messages that a full queue lost.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+}
+
+impl Shared {
+    pub fn new(capacity: usize) -> Self {
+        let state = State { queue: Queue::new(capacity), is_connected: false };
+        Self {
+            state: Mutex::new(state),
+            bell: Notify::new(),
+            closing: AtomicBool::new(false),
+            stats: MqttStats::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No holder of the lock leaves the state half-changed.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn push(&self, message: Message) {
+        let dropped = self.lock().queue.push(message);
+        self.stats.dropped.fetch_add(dropped, Relaxed);
+        self.bell.notify_one();
+    }
+
+    pub fn close(&self) {
+        self.closing.store(true, Relaxed);
+        self.bell.notify_one();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+}
+
+/// Delivers until the sink closes. `greeting` makes what goes out first on every connection.
+pub(super) async fn deliver(
+    shared: &Shared,
+    options: MqttOptions,
+    greeting: impl Fn() -> Vec<Message>,
+) {
+    let (client, mut events) = AsyncClient::new(options, WINDOW);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(CONNECT_TIMEOUT_S);
+    events.set_network_options(network);
+    tokio::select! {
+        () = converse(shared, &mut events, greeting) => {}
+        () = send(shared, &client) => {}
+        () = ended(shared) => {}
+    }
+    let was_connected = std::mem::replace(&mut shared.lock().is_connected, false);
+    if was_connected && client.try_disconnect().is_ok() {
+        let goodbye = async {
+            while !matches!(events.poll().await, Err(_) | Ok(Event::Outgoing(Outgoing::Disconnect)))
+            {
+            }
+        };
+        let _ = tokio::time::timeout(FINISH_WITHIN / 4, goodbye).await;
+    }
+    shared.stats.connected.store(false, Relaxed);
+}
+
+/// Returns once the sink closes and everything is out, or its time is.
+async fn ended(shared: &Shared) {
+    let mut until = None;
+    loop {
+        if shared.is_closing() {
+            let until = *until.get_or_insert(Instant::now() + FINISH_WITHIN);
+            let state = shared.lock();
+            if state.queue.is_empty() || !state.is_connected || Instant::now() >= until {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Hands messages over as long as the window has room.
+async fn send(shared: &Shared, client: &AsyncClient) {
+    loop {
+        shared.bell.notified().await;
+        loop {
+            let next = {
+                let mut state = shared.lock();
+                if state.is_connected { state.queue.send_next() } else { None }
+            };
+            let Some(Message { topic, payload, qos, retain }) = next else { break };
+            let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            // As long as the window, the channel has room for all of it.
+            if let Err(error) = client.try_publish(&*topic, qos, retain, payload.to_vec()) {
+                log::error!("sink mqtt: {error}");
+            }
+        }
+    }
+}
+
+/// Keeps the connection and takes note of what the broker confirms.
+async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -> Vec<Message>) {
+    let mut backoff = MIN_BACKOFF;
+    let mut told = String::new();
+    loop {
+        let done = match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                log::info!("sink mqtt: connected to {}", address(events));
+                backoff = MIN_BACKOFF;
+                told.clear();
+                let mut state = shared.lock();
+                state.queue.push_front(greeting());
+                state.is_connected = true;
+                shared.stats.connected.store(true, Relaxed);
+                shared.stats.connects.fetch_add(1, Relaxed);
+                0
+            }
+            Ok(Event::Incoming(Packet::PubAck(ack))) => shared.lock().queue.confirmed(ack.pkid),
+            Ok(Event::Outgoing(Outgoing::Publish(packet))) => shared.lock().queue.on_wire(packet),
+            Ok(_) => continue,
+            Err(error) => {
+                // What rumqttc would send again our queue does, and in order.
+                events.clean();
+                events.pending.clear();
+                let mut state = shared.lock();
+                state.is_connected = false;
+                state.queue.broken();
+                drop(state);
+                shared.stats.connected.store(false, Relaxed);
+                let why = explained(&error);
+                if told != why {
+                    log::warn!("sink mqtt: {}: {why}; trying again", address(events));
+                    told = why;
+                }
+                tokio::time::sleep(jittered(backoff)).await;
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+                continue;
+            }
+        };
+        shared.stats.delivered.fetch_add(done, Relaxed);
+        shared.bell.notify_one();
+    }
+}
+
+fn address(events: &EventLoop) -> String {
+    let (host, port) = events.mqtt_options.broker_address();
+    format!("{host}:{port}")
+}
+
+/// Between half of it and all: a fleet whose broker was away does not come back at once.
+fn jittered(backoff: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64;
+    backoff.mul_f64(0.5 + random / 2.0)
+}
+
+/// An error in words that name what to do.
+fn explained(error: &ConnectionError) -> String {
+    use rumqttc::ConnectReturnCode::{BadClientId, BadUserNamePassword, NotAuthorized};
+    let advice = match error {
+        ConnectionError::ConnectionRefused(BadUserNamePassword | NotAuthorized) => {
+            "the broker refuses us: check sink.mqtt.username, sink.mqtt.password_file and what \
+             the broker allows this user"
+        }
+        ConnectionError::ConnectionRefused(BadClientId) => {
+            "the broker refuses our name: set sink.mqtt.device"
+        }
+        ConnectionError::NetworkTimeout => "no answer: check sink.mqtt.host and sink.mqtt.port",
+        _ => return chain(error),
+    };
+    advice.into()
+}
+
+/// An error and its causes; rumqttc leaves the last, most telling one to `source`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
