@@ -1,7 +1,7 @@
 //! The configuration: schema against structs, errors word for word, sample and manual.
 
 use salientd::config::schema::{Kind, SCHEMA, find_key, names_in};
-use salientd::config::{Config, FileSinkConfig, SocketConfig, load, parse, render};
+use salientd::config::{Config, FileSinkConfig, HttpConfig, SocketConfig, load, parse, render};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -35,7 +35,10 @@ fn errors_word_for_word() {
             "{}:2: log.width: unknown key (it belongs in [camera.v4l2], [camera.pipe] or \
              [camera.pattern]), allowed level",
         ),
-        ("[sink.mqtt]\nhost = \"x\"", "{}:1: sink.mqtt: unknown key, allowed socket or files"),
+        (
+            "[sink.mqtt]\nhost = \"x\"",
+            "{}:1: sink.mqtt: unknown key, allowed socket, files or http",
+        ),
         (
             "[cameras]",
             "{}:1: cameras: unknown key (did you mean camera?), allowed camera, geometry, model, \
@@ -379,6 +382,10 @@ fn ends(kind: &Kind) -> (Vec<String>, Vec<String>) {
             (values.iter().map(|v| format!("{v:?}")).collect(), text(&[&"", &"?"]))
         }
         Kind::FileMode => (text(&[&"0000", &"0777"]), text(&[&"777", &"1777", &"0778", &"00600"])),
+        Kind::Listen => (
+            text(&[&"127.0.0.1:0", &"[::1]:65535", &"unix:/s", &"systemd"]),
+            text(&[&"", &"localhost", &"localhost:80", &"127.0.0.1", &"1.2.3.4:65536", &"unix:"]),
+        ),
         Kind::Class => (text(&[&0, &"tench"]), text(&[&-1, &"", &1.0])),
         Kind::IntegerMap => (
             vec!["{}".into(), "{ gain = -9223372036854775808, a_1 = 1 }".into()],
@@ -476,6 +483,7 @@ fn everything_on() -> Config {
     let mut config = Config::default();
     config.sink.socket = Some(SocketConfig::default());
     config.sink.files = Some(FileSinkConfig::default());
+    config.sink.http = Some(HttpConfig::default());
     config
 }
 
