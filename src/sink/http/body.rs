@@ -122,7 +122,7 @@ pub(super) fn pictures(seat: Seat, picture: Picture, first: Option<Bytes>) -> An
     if let Some(jpeg) = first {
         begin.extend_from_slice(&part(&jpeg));
     }
-    Answer::Stream(Box::pin(async move { Some((begin.into(), source as Box<dyn Source>)) }))
+    Answer::Stream(Box::pin(async move { Some((Bytes::from(begin), source as Box<dyn Source>)) }))
 }
 
 /// A picture as a part of a stream. The boundary that ends it goes with it: browsers show a
