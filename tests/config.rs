@@ -2,8 +2,8 @@
 
 use salientd::config::schema::{Kind, SCHEMA, Table, find_key, find_table, names_in};
 use salientd::config::{
-    ClipConfig, Config, FileSinkConfig, MeanConfig, MqttConfig, RuleConfig, SocketConfig,
-    V4l2SinkConfig, ZoneConfig, load, parse, render,
+    ClipConfig, Config, FileSinkConfig, HttpConfig, MeanConfig, MqttConfig, RuleConfig,
+    SocketConfig, V4l2SinkConfig, ZoneConfig, load, parse, render,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,7 +40,7 @@ fn errors_word_for_word() {
         ),
         (
             "[sink.nats]\nhost = \"x\"",
-            "{}:1: sink.nats: unknown key, allowed socket, files, mqtt or v4l2",
+            "{}:1: sink.nats: unknown key, allowed socket, files, http, mqtt or v4l2",
         ),
         (
             "[sink.mqtt]\npassword_file = \"p\"\nca_file = \"c\"\nclient_cert_file = \"d\"",
@@ -437,6 +437,10 @@ fn ends(kind: &Kind) -> (Vec<String>, Vec<String>) {
             let long = "x".repeat(64);
             (text(&[&"a-Z_0", &long]), text(&[&"", &"a b", &"\u{e4}", &format!("{long}x")]))
         }
+        Kind::Listen => (
+            text(&[&"127.0.0.1:0", &"[::1]:65535", &"unix:/s", &"systemd"]),
+            text(&[&"", &"localhost", &"localhost:80", &"127.0.0.1", &"1.2.3.4:65536", &"unix:"]),
+        ),
         Kind::Class => (text(&[&0, &"tench"]), text(&[&-1, &"", &1.0])),
         Kind::IntegerMap => (
             vec!["{}".into(), "{ gain = -9223372036854775808, a_1 = 1 }".into()],
@@ -551,6 +555,7 @@ fn everything_on() -> Config {
     config.sink.socket = Some(SocketConfig::default());
     let clip = Some(ClipConfig::default());
     config.sink.files = Some(FileSinkConfig { clip, ..FileSinkConfig::default() });
+    config.sink.http = Some(HttpConfig::default());
     config.sink.mqtt = Some(MqttConfig::default());
     config.sink.v4l2 = Some(V4l2SinkConfig::default());
     config.zones = vec![ZoneConfig::default()];

@@ -333,6 +333,13 @@ fn check_single(kind: &Kind, value: &DeValue<'_>) -> Result<(), String> {
                 s.len() == 4 && s.starts_with('0') && s.bytes().all(|b| b"01234567".contains(&b));
             if octal { Ok(()) } else { out_of_range() }
         }
+        (Kind::Listen, DeValue::String(s)) => {
+            if super::HttpListen::parse(s).is_some() {
+                Ok(())
+            } else {
+                out_of_range()
+            }
+        }
         _ => wrong_type(),
     }
 }

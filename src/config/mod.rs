@@ -658,7 +658,7 @@ impl Default for SocketConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// An address and port, `unix:PATH`, or `systemd`; see [`HttpConfig::listen_on`].
+    /// An address and port, `unix:PATH`, or `systemd`; see [`HttpListen`].
     pub listen: String,
     /// File mode of a Unix socket, octal as text.
     pub mode: String,
@@ -696,13 +696,19 @@ pub enum HttpListen {
     Systemd,
 }
 
-impl HttpConfig {
-    /// What `listen` means; `None`: nothing.
-    pub fn listen_on(&self) -> Option<HttpListen> {
-        match self.listen.strip_prefix("unix:") {
-            Some(path) => (!path.is_empty()).then(|| HttpListen::Unix(path.into())),
-            None if self.listen == "systemd" => Some(HttpListen::Systemd),
-            None => self.listen.parse().ok().map(HttpListen::Tcp),
+/// Longest path of a Unix socket, without its NUL (unix(7)).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+impl HttpListen {
+    /// `None`: nothing to listen on.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => {
+                let fits = (1..=MAX_SOCKET_PATH_BYTES).contains(&path.len());
+                (fits && !path.contains('\0')).then(|| Self::Unix(path.into()))
+            }
+            None if text == "systemd" => Some(Self::Systemd),
+            None => text.parse().ok().map(Self::Tcp),
         }
     }
 }

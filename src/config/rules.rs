@@ -185,17 +185,6 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
-        keys: &["sink.http.listen"],
-        broken: |c| {
-            let http = c.sink.http.as_ref().filter(|http| http.listen_on().is_none())?;
-            Some(format!(
-                "{:?} is nothing to listen on, allowed an IP address and port such as \
-                 \"127.0.0.1:8088\" or \"[::1]:8088\", \"unix:/PATH\", or \"systemd\"",
-                http.listen
-            ))
-        },
-    },
-    Rule {
         keys: &["tta.thermal.cool_celsius", "tta.thermal.hot_celsius"],
         broken: |c| {
             let (hot, cool) = (c.tta.thermal.hot_celsius, c.tta.thermal.cool_celsius);

@@ -52,6 +52,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A file mode in octal, as text.
     FileMode,
+    /// Where to listen for connections; see [`super::HttpListen`].
+    Listen,
     /// A class: its label or its index.
     Class,
     /// What goes unchanged into topics, labels and environments: letters, digits, `-`, `_`.
@@ -792,9 +794,9 @@ pub static SCHEMA: &[Table] = &[
         &[
             key(
                 "listen",
-                Text { max_bytes: 112 },
-                "IP address and port; or unix: and the path of a socket; or systemd for the \
-                 socket that the service manager hands down under the name http.",
+                Listen,
+                "Where to listen: systemd is the socket that the service manager hands down \
+                 under the name http.",
             ),
             key("mode", FileMode, "File mode of a Unix socket: who may connect."),
             unset(
@@ -868,6 +870,9 @@ impl Kind {
             Text { max_bytes } => format!("a text of 1 to {max_bytes} bytes"),
             Choice(values) => any_of(&values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>()),
             FileMode => "an octal file mode from \"0000\" to \"0777\"".into(),
+            Listen => "an IP address and port such as \"127.0.0.1:8088\", \"unix:/PATH\" or \
+                       \"systemd\""
+                .into(),
             Class => "a label or an index from 0".into(),
             Name => "1 to 64 letters, digits, - and _".into(),
             List { of, min, max, .. } if min == max => {

@@ -135,7 +135,7 @@ fn open_error(message: String) -> SinkError {
 }
 
 fn listen(config: &HttpConfig, inherited: &Inherited) -> Result<(Listening, String), SinkError> {
-    match config.listen_on() {
+    match HttpListen::parse(&config.listen) {
         Some(HttpListen::Tcp(address)) => bind_tcp(address),
         Some(HttpListen::Unix(path)) => {
             let listener = Listener::bind(&path, &config.mode, KEY)?;

@@ -118,23 +118,19 @@ pub(super) fn pictures(seat: Seat, picture: Picture, first: Option<Bytes>) -> An
     let mut frames = seat.board.channel(picture).frames.subscribe();
     let last = frames.borrow_and_update().number;
     let source = Box::new(Pictures { frames, last, seat });
-    Answer::Stream(match first {
-        Some(jpeg) => Box::pin(async move { Some((part(&jpeg), source as Box<dyn Source>)) }),
-        None => source.next(),
-    })
+    let mut begin = format!("--{BOUNDARY}\r\n").into_bytes();
+    if let Some(jpeg) = first {
+        begin.extend_from_slice(&part(&jpeg));
+    }
+    Answer::Stream(Box::pin(async move { Some((Bytes::from(begin), source as Box<dyn Source>)) }))
 }
 
-/// A picture as a part of a stream.
+/// A picture as a part of a stream. The boundary that ends it goes with it: browsers show a
+/// picture when they see its end, which else would come with the next one.
 pub(super) fn part(jpeg: &[u8]) -> Bytes {
-    let head = format!(
-        "--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
-        jpeg.len()
-    );
-    let mut part = Vec::with_capacity(head.len() + jpeg.len() + 2);
-    part.extend_from_slice(head.as_bytes());
-    part.extend_from_slice(jpeg);
-    part.extend_from_slice(b"\r\n");
-    part.into()
+    let head = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", jpeg.len());
+    let tail = format!("\r\n--{BOUNDARY}\r\n");
+    [head.as_bytes(), jpeg, tail.as_bytes()].concat().into()
 }
 
 impl Source for Pictures {
