@@ -89,11 +89,7 @@ fn inspect_says_what_runs_where_and_why() {
             format!("in float     2 Conv, 2 Relu: the file is not quantized; {end}\n"),
         ),
         ("qdq_u8", (true, 7, 0, 0), format!("in float     {end}\n")),
-        (
-            "float_pointwise",
-            (true, 6, 1, 1),
-            "warning: the file is quantized".into(),
-        ),
+        ("float_pointwise", (true, 6, 1, 1), "warning: the file is quantized".into()),
         ("weights_only", (false, 0, 4, 2), "  Conv `c1`: its input `image` is float\n".into()),
     ];
     for (name, expected, said) in cases {
@@ -103,7 +99,8 @@ fn inspect_says_what_runs_where_and_why() {
         let got = (int8, count("int8_nodes"), count("float_nodes"), count("fallbacks"));
         assert_eq!(got, expected, "{name}: {shown}");
         assert!(shown.contains(&said), "{name}: {shown}");
-        let warned = shown.contains("warning: the file is quantized, and these nodes run in float:");
+        let warned =
+            shown.contains("warning: the file is quantized, and these nodes run in float:");
         assert_eq!(warned, expected.3 > 0, "{name}: {shown}");
         for node in json["float_nodes"].as_array().unwrap() {
             assert!(!node["why"].as_str().unwrap().is_empty(), "{name}: {node}");

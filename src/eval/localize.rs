@@ -147,7 +147,9 @@ impl Localizer {
         photos: &[Photo],
     ) -> Result<Self, EvalError> {
         let classes = match subject {
-            Subject::Top1 => ClassesConfig { select: ClassSelect::Top, top: 1, ..each_photo_alone() },
+            Subject::Top1 => {
+                ClassesConfig { select: ClassSelect::Top, top: 1, ..each_photo_alone() }
+            }
             Subject::Annotated => {
                 let list = annotated_classes(&model.labels, photos)?;
                 let list = list.into_iter().map(ClassName::Index).collect();

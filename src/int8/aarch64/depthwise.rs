@@ -33,10 +33,18 @@ pub unsafe fn depthwise(w: &PackedDepthwise, mut run: Run) {
 macro_rules! add_products {
     ($a:literal $b:literal $c:literal $d:literal) => {
         concat!(
-            "saddw v0.4s, ", $a, ".4s, v8.4h\n",
-            "saddw2 v1.4s, ", $b, ".4s, v8.8h\n",
-            "saddw v2.4s, ", $c, ".4s, v9.4h\n",
-            "saddw2 v3.4s, ", $d, ".4s, v9.8h\n",
+            "saddw v0.4s, ",
+            $a,
+            ".4s, v8.4h\n",
+            "saddw2 v1.4s, ",
+            $b,
+            ".4s, v8.8h\n",
+            "saddw v2.4s, ",
+            $c,
+            ".4s, v9.4h\n",
+            "saddw2 v3.4s, ",
+            $d,
+            ".4s, v9.8h\n",
         )
     };
 }
