@@ -40,7 +40,7 @@ fn errors_word_for_word() {
         ),
         (
             "[sink.nats]\nhost = \"x\"",
-            "{}:1: sink.nats: unknown key, allowed socket, files, http, mqtt or v4l2",
+            "{}:1: sink.nats: unknown key, allowed socket, files, mqtt, v4l2 or http",
         ),
         (
             "[sink.mqtt]\npassword_file = \"p\"\nca_file = \"c\"\nclient_cert_file = \"d\"",
@@ -394,6 +394,7 @@ fn complaints(path: &str, value: &str) -> String {
                 "there is no zone",
                 "shows what [mean] keeps",
                 "false although",
+                "is nothing to listen on",
                 "has no length",
                 "cross or touch",
             ];
@@ -535,6 +536,8 @@ fn the_sample_file_says_the_defaults() {
         })
         .collect();
     assert_eq!(parse(&uncommented, "uncommented"), Ok(everything_on()));
+    // A line may end within an example.
+    let sample = sample.replace("\n# ", " ");
     for (path, _) in all_keys() {
         let name = path.rsplit('.').next().unwrap();
         assert!(sample.contains(&format!("{name} = ")), "{path} is missing");
