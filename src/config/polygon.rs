@@ -54,7 +54,9 @@ mod tests {
 
     #[test]
     fn only_simple_polygons_pass() {
-        let cases: &[(&str, &[Point], Option<(usize, usize)>)] = &[
+        /// Name, corners, the two sides that meet.
+        type Case = (&'static str, &'static [Point], Option<(usize, usize)>);
+        let cases: &[Case] = &[
             ("triangle", &[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], None),
             ("the other way round", &[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]], None),
             ("arrow", &[[0.0, 0.0], [0.5, 0.2], [1.0, 0.0], [0.5, 1.0]], None),

@@ -171,7 +171,8 @@ fn restore(path: &Path) -> Result<Option<Restored>, String> {
     if !sides_fit || count != header.classes.len() || count > MAX_CLASSES {
         return Err(format!("maps of {height}x{width} for {count} classes are none of ours"));
     }
-    if header.classes.iter().any(|c| !(0.0..=1.0).contains(&c.weight) || !(c.seen_s >= 0.0))
+    let can_be = |weight, seen_s| (0.0..=1.0).contains(&weight) && seen_s >= 0.0;
+    if !header.classes.iter().all(|class| can_be(class.weight, class.seen_s))
         || message.values.iter().any(|value| !value.is_finite())
     {
         return Err("holds numbers that cannot be".into());

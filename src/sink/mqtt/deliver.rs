@@ -82,6 +82,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn connected(&self, greeting: Vec<Message>) {
+        let mut state = self.lock();
+        state.queue.push_front(greeting);
+        state.is_connected = true;
+        self.stats.connected.store(true, Relaxed);
+        self.stats.connects.fetch_add(1, Relaxed);
+    }
+
+    fn disconnected(&self) {
+        let mut state = self.lock();
+        state.is_connected = false;
+        state.queue.broken();
+        self.stats.connected.store(false, Relaxed);
+    }
+
     pub fn push(&self, message: Message) {
         let dropped = self.lock().queue.push(message);
         self.stats.dropped.fetch_add(dropped, Relaxed);
@@ -170,11 +185,7 @@ async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -
                 log::info!("sink mqtt: connected to {}", address(events));
                 backoff = MIN_BACKOFF;
                 told.clear();
-                let mut state = shared.lock();
-                state.queue.push_front(greeting());
-                state.is_connected = true;
-                shared.stats.connected.store(true, Relaxed);
-                shared.stats.connects.fetch_add(1, Relaxed);
+                shared.connected(greeting());
                 0
             }
             Ok(Event::Incoming(Packet::PubAck(ack))) => shared.lock().queue.confirmed(ack.pkid),
@@ -184,11 +195,7 @@ async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -
                 // What rumqttc would send again our queue does, and in order.
                 events.clean();
                 events.pending.clear();
-                let mut state = shared.lock();
-                state.is_connected = false;
-                state.queue.broken();
-                drop(state);
-                shared.stats.connected.store(false, Relaxed);
+                shared.disconnected();
                 let why = explained(&error);
                 if told != why {
                     log::warn!("sink mqtt: {}: {why}; trying again", address(events));
