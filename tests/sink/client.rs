@@ -105,5 +105,5 @@ fn the_page_shows_headers_as_they_are() {
         assert_eq!(serde_json::to_value(&header).unwrap(), written, "{example}");
         kinds.push(written["kind"].as_str().unwrap().to_owned());
     }
-    assert_eq!(kinds, ["hello", "heatmap", "camera", "refused"]);
+    assert_eq!(kinds, ["hello", "heatmap", "camera", "event", "mean", "refused"]);
 }
