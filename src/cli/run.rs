@@ -251,6 +251,7 @@ impl Daemon {
         logging::set_level(&config.log.level);
         let sinks_stay = config.sink == self.taken.config.sink
             && config.overlay == self.taken.config.overlay
+            && config.zones == self.taken.config.zones
             && config.rules == self.taken.config.rules
             && config.mean == self.taken.config.mean
             && Arc::ptr_eq(ready.model(), &self.taken.model);
@@ -406,10 +407,14 @@ fn sinks(
 ) -> Result<Vec<Box<dyn Sink>>, SinkError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let entry = ModelEntry { name: model.name.clone(), sha256: model.sha256.to_string() };
+    let mean = config.mean.as_ref().map(|mean| MeanSink::open(mean, &model.sha256)).transpose()?;
+    let means = mean.as_ref().map(MeanSink::means);
     if let Some(http) = &config.sink.http {
         let about = About {
             model: entry.clone(),
             classes: model.labels.clone(),
+            zones: config.zones.clone(),
+            means: means.clone(),
             health: outside.health.clone(),
             config: outside.shown.clone(),
             started: outside.started,
@@ -419,8 +424,6 @@ fn sinks(
     if let Some(socket) = &config.sink.socket {
         sinks.push(Box::new(heatmap_socket(socket, entry, model, &outside.inherited)?));
     }
-    let mean = config.mean.as_ref().map(|mean| MeanSink::open(mean, &model.sha256)).transpose()?;
-    let means = mean.as_ref().map(MeanSink::means);
     if let Some(files) = &config.sink.files {
         if let Some(class) = files.clip.as_ref().and_then(|clip| clip.class.as_ref()) {
             index_of("sink.files.clip.class", class, &model.labels)

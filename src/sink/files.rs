@@ -4,8 +4,8 @@
 //! Names begin with the time and the sequence number of the frame, so that they sort by
 //! both: `20261123T121617.000042Z_0000000042_overlay.jpg`, `…_heatmap.png`, `…_maps.npy`,
 //! `…_mean.png`, `…_means.npy`, `…_clip.avi`.
-//! `…_heatmaps.jsonl` holds one line per heatmap and is named after its first; a new one
-//! begins at every start, with a new day (UTC) and at 8 MiB (less, if `max_mib` is small).
+//! `…_heatmaps.jsonl` holds one line per heatmap, and one per event of a rule (`"kind":
+//! "event"`), and is named after its first; a new one begins at every start, with a new day (UTC) and at 8 MiB (less, if `max_mib` is small).
 //! Files under other names are never touched.
 
 mod avi;
@@ -14,7 +14,7 @@ mod journal;
 mod store;
 
 use super::mean::SharedMeans;
-use super::wire::HeatmapHeader;
+use super::wire::{EventHeader, Header, HeatmapHeader, WireError};
 use super::{CameraState, Published, Sink, SinkError, npy};
 use crate::config::{FileKind, FileSinkConfig, FileWhen, OverlayConfig};
 use crate::frame::Picture;
@@ -29,7 +29,7 @@ use serde::Serialize;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use store::Store;
 
 /// The `files` sink.
@@ -156,7 +156,7 @@ impl FileSink {
     }
 
     fn write_all(&mut self, item: &Published) -> Result<(), SinkError> {
-        let stem = stem(item);
+        let stem = stem_of(item);
         let mut names = Vec::with_capacity(self.write.len());
         for kind in self.write.clone() {
             let mean = match kind {
@@ -182,11 +182,18 @@ impl FileSink {
             let heatmap = HeatmapHeader::from(&*item.heatmap);
             self.bytes.clear();
             serde_json::to_writer(&mut self.bytes, &Line { heatmap, files: &names })
-                .map_err(super::wire::WireError::from)?;
+                .map_err(WireError::from)?;
             self.bytes.push(b'\n');
             self.journal.append(&mut self.store, &stem, &self.bytes)?;
         }
         Ok(())
+    }
+
+    fn write_event(&mut self, event: &Event) -> Result<(), SinkError> {
+        let header = Header::Event(EventHeader::from(event));
+        let mut line = serde_json::to_vec(&header).map_err(WireError::from)?;
+        line.push(b'\n');
+        self.journal.append(&mut self.store, &stem(event.captured_wall, event.sequence), &line)
     }
 
     /// Fills `bytes` with the file of this kind.
@@ -277,7 +284,7 @@ impl Sink for FileSink {
         self.expire(item)?;
         let recorded = match &mut self.recorder {
             Some(recorder) => {
-                recorder.publish(item, &stem(item), &mut self.store, self.journal.name())
+                recorder.publish(item, &stem_of(item), &mut self.store, self.journal.name())
             }
             None => Ok(()),
         };
@@ -295,12 +302,20 @@ impl Sink for FileSink {
         if state.running { Ok(()) } else { self.end_clip() }
     }
 
+    /// An event has its line whatever the schedule says of heatmaps.
     fn event(&mut self, event: &Event) -> Result<(), SinkError> {
-        let Some(recorder) = &mut self.recorder else { return Ok(()) };
-        match event.change {
-            Change::Raised => recorder.rule_raised(&mut self.store, self.journal.name()),
-            Change::Cleared => Ok(()),
-        }
+        let told = match self.write.contains(&FileKind::Jsonl) {
+            true => self.write_event(event),
+            false => Ok(()),
+        };
+        let recorded = match (&mut self.recorder, event.change) {
+            (Some(recorder), Change::Raised) => {
+                recorder.rule_raised(&mut self.store, self.journal.name())
+            }
+            _ => Ok(()),
+        };
+        self.count_kept();
+        told.and(recorded)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
@@ -317,8 +332,13 @@ fn kind_of(error: &SinkError) -> String {
     }
 }
 
-fn stem(item: &Published) -> String {
-    format!("{}_{:010}", wall::stamp(item.heatmap.captured_wall), item.heatmap.sequence)
+fn stem_of(item: &Published) -> String {
+    stem(item.heatmap.captured_wall, item.heatmap.sequence)
+}
+
+/// What the names of a frame's files begin with.
+fn stem(captured: SystemTime, sequence: u64) -> String {
+    format!("{}_{sequence:010}", wall::stamp(captured))
 }
 
 fn ending(kind: FileKind) -> &'static str {

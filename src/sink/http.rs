@@ -6,6 +6,7 @@
 //! holds the newest picture alone, so a slow viewer loses pictures and delays nobody.
 
 mod access;
+mod alarms;
 mod board;
 mod body;
 mod connection;
@@ -19,10 +20,12 @@ pub use metrics::Stats;
 
 use super::inherited::{HandedDown, Inherited};
 use super::listen::{Key, Listener};
+use super::mean::SharedMeans;
 use super::wire::ModelEntry;
 use super::{CameraState, LivePicture, Published, Sink, SinkError, Viewers};
-use crate::config::{HttpConfig, HttpListen, OverlayConfig};
+use crate::config::{HttpConfig, HttpListen, OverlayConfig, ZoneConfig};
 use crate::health::Health;
+use crate::rules::Event;
 use access::Secret;
 use board::{Board, Picture};
 use rustix::io::Errno;
@@ -38,6 +41,9 @@ pub struct About {
     pub model: ModelEntry,
     /// The labels of all the model's classes.
     pub classes: Vec<String>,
+    pub zones: Vec<ZoneConfig>,
+    /// The long-term means, if they are kept.
+    pub means: Option<SharedMeans>,
     pub health: Arc<Health>,
     /// The effective configuration, kept up to date by its owner; see [`About::set_config`].
     pub config: Arc<Mutex<String>>,
@@ -213,6 +219,12 @@ impl Sink for HttpSink {
     fn camera(&mut self, state: &CameraState) -> Result<(), SinkError> {
         self.check_serving()?;
         self.board.camera(state);
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), SinkError> {
+        self.check_serving()?;
+        self.board.event(event);
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! The `http` sink from outside: real connections, good ones and bad ones.
 
 use super::material::{class, heatmap, picture, published, small_heatmap, spot};
-use salientd::config::{HttpConfig, OverlayConfig};
+use salientd::config::{HttpConfig, OverlayConfig, Side, ZoneConfig};
 use salientd::health::Health;
 use salientd::heatmap::Heatmap;
+use salientd::heatmap::mean::MeanMaps;
+use salientd::rules::{Change, Event};
 use salientd::sink::http::{About, HttpSink};
 use salientd::sink::inherited::Inherited;
 use salientd::sink::wire::ModelEntry;
@@ -14,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,17 +35,31 @@ fn serve(change: impl FnOnce(&mut HttpConfig)) -> Served {
 }
 
 fn open(config: &HttpConfig) -> Result<HttpSink, String> {
+    open_with(config, about())
+}
+
+fn open_with(config: &HttpConfig, about: About) -> Result<HttpSink, String> {
+    HttpSink::open(config, &OverlayConfig::default(), about, &Inherited::default())
+        .map_err(|error| error.to_string())
+}
+
+fn zone() -> ZoneConfig {
+    ZoneConfig { name: "gate".into(), polygon: vec![[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]] }
+}
+
+fn about() -> About {
     let about = About {
         model: ModelEntry { name: "tiny \"one\"".into(), sha256: "00ff".into() },
         classes: vec!["tench".into(), "church".into()],
+        zones: vec![zone()],
+        means: None,
         health: Arc::new(Health::new(Instant::now())),
         config: Arc::new(Mutex::new("[camera]\n".into())),
         started: Instant::now(),
     };
     about.health.counters.frames.add(7);
     about.health.counters.sink("http").published.add(3);
-    HttpSink::open(config, &OverlayConfig::default(), about, &Inherited::default())
-        .map_err(|error| error.to_string())
+    about
 }
 
 /// An answer: status, head and body.
@@ -151,6 +167,8 @@ fn every_request_gets_its_status() {
             400,
             "colormap: allowed turbo, viridis, inferno, jet or grey",
         ),
+        ("GET /mean.png", "", 404, "no mean is kept; add [mean]"),
+        ("GET /mean.png?class=x", "", 400, "class: allowed an index from 0"),
         ("GET /heatmap.npy", "", 200, "application/octet-stream"),
         ("GET /state", "", 200, "application/json"),
         ("GET /metrics", "", 200, "text/plain; version=0.0.4; charset=utf-8"),
@@ -462,6 +480,75 @@ fn events_tell_of_every_change() {
     wait("\"reason\":\"unplugged\"}\n\n");
     served.sink.publish(&published(small_heatmap(9))).unwrap();
     wait("id: 9\n");
+
+    // All of a burst, in order; and one who comes later is told what is raised.
+    let event = |rule: &str, sequence, change| Event {
+        change,
+        rule: rule.into(),
+        zone: "gate".into(),
+        side: Side::Outside,
+        class: Some((7, "church".into())),
+        share: Some(0.75),
+        sequence,
+        captured_wall: UNIX_EPOCH,
+        model_sha256: "ab".into(),
+    };
+    for (rule, sequence, change) in
+        [("a", 1, Change::Raised), ("b", 2, Change::Raised), ("a", 3, Change::Cleared)]
+    {
+        served.sink.event(&event(rule, sequence, change)).unwrap();
+    }
+    wait("\"change\":\"cleared\",\"rule\":\"a\"");
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in\n{text}"));
+    let told = ["raised\",\"rule\":\"a", "raised\",\"rule\":\"b", "cleared\",\"rule\":\"a"].map(at);
+    assert!(
+        told.is_sorted() && at("event: rule\ndata: {\"change\":\"raised\"") < told[0],
+        "{text}"
+    );
+
+    let state: serde_json::Value = serde_json::from_str(get(&a, "/state").text()).unwrap();
+    let raised: Vec<_> = state["raised"].as_array().unwrap().iter().map(|e| &e["rule"]).collect();
+    assert_eq!(raised, ["b"]);
+    let polygon = serde_json::json!([[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]);
+    assert_eq!(state["zones"], serde_json::json!([{ "name": "gate", "polygon": polygon }]));
+    let mut late = connect(&a);
+    late.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut seen = String::new();
+    while !seen.contains("\"rule\":\"b\"") {
+        let mut buffer = [0; 65536];
+        let n = late.read(&mut buffer).expect("an event in time");
+        assert!(n > 0, "the stream ended; so far:\n{seen}");
+        seen += std::str::from_utf8(&buffer[..n]).unwrap();
+    }
+    assert!(!seen.contains("\"rule\":\"a\""), "{seen}");
+}
+
+#[test]
+fn the_mean_of_each_class_is_shown() {
+    let means = Arc::new(Mutex::new(MeanMaps::new(Duration::from_secs(60))));
+    let config = HttpConfig { listen: "127.0.0.1:0".into(), ..HttpConfig::default() };
+    let about = About { means: Some(means.clone()), ..about() };
+    let mut sink = open_with(&config, about).unwrap();
+    let a = sink.address().trim_start_matches("http://").trim_end_matches('/').to_string();
+    let item = published(two_classes(1));
+    sink.publish(&item).unwrap();
+    let answer = get(&a, "/mean.png");
+    assert_eq!((answer.status, answer.text()), (404, "class 7 was not seen yet\n"));
+
+    means.lock().unwrap().add(&item.heatmap);
+    // Only its best class has a map now; the other's mean is still there.
+    let (values, classes) = (spot(16, 16, 0.3, 0.3), vec![class(7, "church", 0.75)]);
+    sink.publish(&published(Heatmap { values, classes, ..two_classes(2) })).unwrap();
+    for (path, hot, cold) in [
+        ("/mean.png?colormap=grey", (4, 4), (14, 14)),
+        ("/mean.png?colormap=grey&class=2", (12, 12), (2, 2)),
+    ] {
+        let map = image::load_from_memory(&get(&a, path).body).unwrap().to_luma8();
+        let at = |(x, y): (u32, u32)| map.get_pixel(x, y)[0];
+        assert!(map.dimensions() == (16, 16) && at(hot) > 230 && at(cold) == 0, "{path}");
+    }
+    let answer = get(&a, "/mean.png?class=3");
+    assert_eq!((answer.status, answer.text()), (404, "class 3 was not seen yet\n"));
 }
 
 #[test]

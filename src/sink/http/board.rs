@@ -1,11 +1,13 @@
 //! What there is to see at this moment: written by the pipeline, read by connections.
 
 use super::access::Secret;
+use super::alarms::Alarms;
 use super::{About, body, json, metrics};
 use crate::config::{Colormap, HttpConfig, OverlayConfig};
 use crate::frame;
 use crate::heatmap::overlay::Overlay;
-use crate::heatmap::{Heatmap, encode};
+use crate::heatmap::{ClassScore, Heatmap, encode};
+use crate::rules::Event;
 use crate::sink::{CameraState, Published, SinkError, Viewers, npy};
 use hyper::body::Bytes;
 use std::collections::HashMap;
@@ -40,6 +42,7 @@ pub(super) struct Board {
 pub(super) struct Now {
     pub newest: Option<Arc<Newest>>,
     pub camera: CameraState,
+    pub alarms: Arc<Alarms>,
 }
 
 /// Which picture.
@@ -151,7 +154,7 @@ impl Board {
             overlay: Channel::new(),
             raw: Channel::new(),
             listeners: AtomicUsize::new(0),
-            now: watch::Sender::new(Now { newest: None, camera }),
+            now: watch::Sender::new(Now { newest: None, camera, alarms: Arc::default() }),
             stats: metrics::Stats::default(),
             drawing: Mutex::new(Drawing::new(overlay, config.jpeg_quality)),
             painters: Mutex::default(),
@@ -177,6 +180,10 @@ impl Board {
         self.now.send_modify(|now| now.camera = state.clone());
     }
 
+    pub fn event(&self, event: &Event) {
+        self.now.send_modify(|now| Arc::make_mut(&mut now.alarms).add(event));
+    }
+
     pub fn channel(&self, which: Picture) -> &Channel {
         match which {
             Picture::Overlay => &self.overlay,
@@ -195,7 +202,7 @@ impl Board {
 
     /// Why heatmaps do not flow; `None`: they do.
     pub fn ailment(&self) -> Option<String> {
-        let Now { newest, camera } = self.now.borrow().clone();
+        let Now { newest, camera, .. } = self.now.borrow().clone();
         let away = match camera.running {
             true => String::new(),
             false => format!("; camera away: {}", camera.reason),
@@ -231,16 +238,47 @@ impl Board {
         if let Some(png) = kept.get(&(name, position)) {
             return Ok(png.clone());
         }
-        let mut painters = self.painters.lock().unwrap_or_else(PoisonError::into_inner);
-        let painter = painters.entry(name).or_insert_with(|| Overlay::solid(colours));
-        let picture = painter.map_picture(&newest.item.heatmap, position);
-        let mut bytes = Vec::new();
-        encode::png(&picture, &mut bytes).map_err(|error| error.to_string())?;
-        let png = Bytes::from(bytes);
+        let png = self.paint((name, colours), &newest.item.heatmap, position)?;
         if kept.len() < MAX_KEPT_PNGS {
             kept.insert((name, position), png.clone());
         }
         Ok(png)
+    }
+
+    /// The long-term mean of the class with this index, one pixel a cell; without one, of the
+    /// newest heatmap's best.
+    pub fn mean_png(
+        &self,
+        newest: &Newest,
+        colours: (&'static str, Colormap),
+        class: Option<usize>,
+    ) -> Result<Bytes, String> {
+        let means = self.about.means.as_ref().ok_or("no mean is kept; add [mean]")?;
+        let of = &newest.item.heatmap;
+        let best = of.classes.first().map(|class| class.index);
+        let index = class.or(best).ok_or("no class has a map")?;
+        let mean = {
+            let means = means.lock().unwrap_or_else(PoisonError::into_inner);
+            let label = means.classes().get(&index).map(|mean| mean.label.clone());
+            let label = label.ok_or_else(|| format!("class {index} was not seen yet"))?;
+            let class = ClassScore { index, label, logit: 0.0, probability: 0.0 };
+            means.heatmap(&Heatmap { classes: vec![class], ..Heatmap::clone(of) })
+        };
+        self.paint(colours, &mean.ok_or("no mean of this scene yet")?, 0)
+    }
+
+    fn paint(
+        &self,
+        (name, colours): (&'static str, Colormap),
+        heatmap: &Heatmap,
+        position: usize,
+    ) -> Result<Bytes, String> {
+        let mut painters = self.painters.lock().unwrap_or_else(PoisonError::into_inner);
+        let painter = painters.entry(name).or_insert_with(|| Overlay::solid(colours));
+        let picture = painter.map_picture(heatmap, position);
+        let mut bytes = Vec::new();
+        encode::png(&picture, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes.into())
     }
 }
 

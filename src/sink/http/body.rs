@@ -147,18 +147,29 @@ impl Source for Pictures {
     }
 }
 
-/// Server-sent events: each heatmap's JSON, and the camera's state when it changes.
+/// Server-sent events: each heatmap's JSON, the camera's state when it changes, and what
+/// rules say.
 struct Events {
     seat: Seat,
     now: watch::Receiver<super::board::Now>,
     heatmap: Option<Arc<Newest>>,
     camera: Option<CameraState>,
+    /// How many of the rules' events are told; `None`: not even which are raised.
+    rules: Option<u64>,
 }
 
 pub(super) fn events(seat: Seat) -> Answer {
     let mut now = seat.board.now.subscribe();
     now.mark_changed();
-    Answer::Stream(Box::new(Events { seat, now, heatmap: None, camera: None }).next())
+    Answer::Stream(Box::new(Events { seat, now, heatmap: None, camera: None, rules: None }).next())
+}
+
+/// Appends an event: the lines before its data, and the data, which has no line breaks.
+fn tell(text: &mut Vec<u8>, head: &str, data: &[u8]) {
+    text.extend_from_slice(head.as_bytes());
+    text.extend_from_slice(b"\ndata: ");
+    text.extend_from_slice(data);
+    text.extend_from_slice(b"\n\n");
 }
 
 impl Source for Events {
@@ -171,9 +182,7 @@ impl Source for Events {
             let now = self.now.borrow_and_update().clone();
             let mut text = Vec::new();
             if self.camera.as_ref() != Some(&now.camera) {
-                text.extend_from_slice(b"event: camera\ndata: ");
-                text.extend_from_slice(&super::json::camera(&now.camera));
-                text.extend_from_slice(b"\n\n");
+                tell(&mut text, "event: camera", &super::json::camera(&now.camera));
                 self.camera = Some(now.camera);
             }
             let is_new = |newest: &&Arc<Newest>| {
@@ -181,13 +190,18 @@ impl Source for Events {
             };
             if let Some(newest) = now.newest.as_ref().filter(is_new) {
                 let sequence = newest.item.heatmap.sequence;
-                text.extend_from_slice(
-                    format!("event: heatmap\nid: {sequence}\ndata: ").as_bytes(),
-                );
-                text.extend_from_slice(&newest.event());
-                text.extend_from_slice(b"\n\n");
+                let head = format!("event: heatmap\nid: {sequence}");
+                tell(&mut text, &head, &newest.event());
                 self.heatmap = Some(newest.clone());
                 self.seat.board.stats.events_sent.add(1);
+            }
+            match self.rules.replace(now.alarms.count()) {
+                Some(seen) => {
+                    now.alarms.since(seen).for_each(|e| tell(&mut text, "event: rule", e))
+                }
+                None => now.alarms.raised().for_each(|event| {
+                    tell(&mut text, "event: rule", &super::json::rule(event));
+                }),
             }
             Some((text.into(), self as Box<dyn Source>))
         })

@@ -2,9 +2,10 @@
 //! (docs/protocol.md), so that a client knows it already.
 
 use super::board::{Board, Newest, Now};
+use crate::config::ZoneConfig;
 use crate::health::thermal::{self, Zone};
 use crate::sink::CameraState;
-use crate::sink::wire::{CameraHeader, HeatmapHeader, ModelEntry};
+use crate::sink::wire::{CameraHeader, EventHeader, HeatmapHeader, ModelEntry};
 use hyper::body::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,6 +38,10 @@ struct State<'a> {
     camera: CameraHeader,
     model: &'a ModelEntry,
     classes: &'a [String],
+    /// As configured: polygons in fractions of the upright picture.
+    zones: &'a [ZoneConfig],
+    /// The events of the rules that are raised now.
+    raised: Vec<&'a EventHeader>,
     heatmap: Option<Event>,
     heatmap_age_ms: Option<f64>,
     temperatures: Vec<Zone>,
@@ -77,8 +82,12 @@ pub(super) fn camera(state: &CameraState) -> Bytes {
     bytes(&CameraHeader::from(state))
 }
 
+pub(super) fn rule(event: &EventHeader) -> Bytes {
+    bytes(event)
+}
+
 pub(super) fn state(board: &Board) -> Bytes {
-    let Now { newest, camera } = board.now.borrow().clone();
+    let Now { newest, camera, alarms } = board.now.borrow().clone();
     let ailment = board.ailment();
     bytes(&State {
         server: concat!("salientd ", env!("CARGO_PKG_VERSION")),
@@ -88,6 +97,8 @@ pub(super) fn state(board: &Board) -> Bytes {
         camera: CameraHeader::from(&camera),
         model: &board.about.model,
         classes: &board.about.classes,
+        zones: &board.about.zones,
+        raised: alarms.raised().collect(),
         heatmap: newest.as_deref().map(describe),
         heatmap_age_ms: newest.map(|newest| millis(newest.came.elapsed())),
         temperatures: thermal::zones(Path::new(SYSFS)),

@@ -141,7 +141,7 @@ pub(super) fn text(board: &Board) -> String {
 }
 
 fn now(out: &mut Exposition, board: &Board) {
-    let Now { newest, camera } = board.now.borrow().clone();
+    let Now { newest, camera, .. } = board.now.borrow().clone();
     out.one("camera_up", "gauge", "Whether the camera yields frames.", camera.running as u8);
     let healthy = board.ailment().is_none() as u8;
     out.one("healthy", "gauge", "Whether heatmaps flow, as /healthz tells.", healthy);

@@ -107,6 +107,11 @@ async fn route(
             })
             .await
         }
+        "/mean.png" => {
+            let colours = query.colours()?;
+            let class = query.number("class")?;
+            encoded(board, "image/png", move |board, n| board.mean_png(n, colours, class)).await
+        }
         "/heatmap.npy" => encoded(board, "application/octet-stream", |_, n| Ok(n.npy())).await,
         "/state" => Ok(whole(JSON, json::state(board))),
         "/metrics" => {

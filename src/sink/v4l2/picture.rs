@@ -48,7 +48,8 @@ impl Converter {
         };
         let stride_bytes = stride_bytes.max(row_bytes);
         let needed = stride_bytes.checked_mul(height)?;
-        (needed > 0 && width <= 8192 && height <= 8192).then(|| Self {
+        let is_size = |pixels| (1..=8192).contains(&pixels);
+        (is_size(width) && is_size(height)).then(|| Self {
             format: Format { stride_bytes, ..format },
             resizer: Resizer::new(),
             fitted: Picture::new(width as usize, height as usize),
