@@ -304,7 +304,8 @@ fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s");
     let file = dir.path().join("second.toml");
-    std::fs::write(&file, config(dir.path(), 64, PATTERN)).unwrap();
+    let quiet = format!("{}\n[log]\nlevel = \"error\"\n", config(dir.path(), 64, PATTERN));
+    std::fs::write(&file, quiet).unwrap();
     // Dropping a listener leaves its file, as a crash does.
     drop(UnixListener::bind(&socket).unwrap());
     let daemon = Daemon::start(dir.path(), &config(dir.path(), 64, PATTERN), &[]);

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::{Cost, DimLike};
+use tract_onnx::tract_hir::internal::{Cost, DimLike, Factoid, ToDim, bail};
 
 /// Why a model cannot be used: one line each, with the cause.
 #[derive(Debug, thiserror::Error)]
@@ -330,7 +330,19 @@ impl Model {
     }
 
     fn typed(&self, input: [usize; 4]) -> TractResult<TypedModel> {
-        self.graph.clone().with_input_fact(0, f32::fact(input).into())?.into_typed()
+        let mut graph = self.graph.clone().with_input_fact(0, f32::fact(input).into())?;
+        // tract works out what does not depend on the input, and an empty picture does not;
+        // its pooling panics on one.
+        graph.analyse(false)?;
+        for node in &graph.nodes {
+            let shapes = node.outputs.iter().filter_map(|out| out.fact.shape.concretize());
+            for shape in shapes.filter(|shape| shape.len() == 4) {
+                if shape.contains(&0.to_dim()) {
+                    bail!("nothing is left of it at `{}`", node.name);
+                }
+            }
+        }
+        graph.into_typed()
     }
 
     fn new_plan(&self, size: [usize; 2]) -> Result<Plan, ModelError> {

@@ -262,8 +262,6 @@ def layers(image):
         "depthwise_5x5_stride": relu(conv(3, [5, 5], group=3, strides=[2, 2], **same)),
         "depthwise_multiplied": conv(6, [3, 3], group=3, **same),
         "residual": ([node("Add", ["image", "image"], ["y"], "layer")], {}, 3),
-        "max_pool": ([node("MaxPool", ["image"], ["y"], "layer", kernel_shape=[3, 3], strides=[2, 2],
-                           **same)], {}, 3),
     }.items():
         last = nodes[-1].output[0]
         ending = [node("GlobalAveragePool", [last], ["gap"], "pool"),
@@ -275,9 +273,7 @@ def layers(image):
             "qdq": dict(activation_type=QuantType.QUInt8),
             "qop": dict(activation_type=QuantType.QInt8, quant_format=QuantFormat.QOperator),
         }.items():
-            # ONNX Runtime leaves a lone MaxPool in float when it writes QOperator.
-            if (name, dialect) != ("max_pool", "qop"):
-                quantize(f"layer_{name}_{dialect}", made, [image], image, options)
+            quantize(f"layer_{name}_{dialect}", made, [image], image, options)
 
 
 def main():
