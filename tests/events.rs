@@ -5,6 +5,7 @@ mod common;
 
 use common::process::{Client, Daemon, wait_for};
 use common::repository;
+use salientd::rules::Change;
 use salientd::sink::wire::{Decoder, EventHeader, Header, MeanHeader};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,11 +96,16 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// The heatmaps and the events of the JSON lines.
-fn lines(dir: &Path) -> (Vec<Value>, Vec<Value>) {
+fn lines(dir: &Path) -> (Vec<Value>, Vec<EventHeader>) {
     let [path] = &files(dir, "_heatmaps.jsonl")[..] else { panic!("not one file of lines") };
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.partition(|line| line["kind"].is_null())
+    let (heatmaps, others): (Vec<Value>, Vec<Value>) = lines.partition(|l| l["kind"].is_null());
+    let event = |line: Value| match serde_json::from_value(line).unwrap() {
+        Header::Event(event) => event,
+        other => panic!("{other:?}"),
+    };
+    (heatmaps, others.into_iter().map(event).collect())
 }
 
 fn environment(path: &Path) -> BTreeMap<String, String> {
@@ -145,26 +151,18 @@ fn a_rule_that_fires_is_told_everywhere_and_recorded() {
     // Socket and lines say the same: raised within the church, after a while; cleared after.
     let (heatmaps, events) = lines(dir);
     assert_eq!(heatmaps.len(), FRAMES);
-    let as_json: Vec<Value> = told.iter().map(|e| serde_json::to_value(e).unwrap()).collect();
-    let without_kind = |event: &Value| {
-        let mut event = event.clone();
-        assert_eq!(event.as_object_mut().unwrap().remove("kind"), Some("event".into()));
-        event
-    };
-    assert_eq!(events.iter().map(without_kind).collect::<Vec<_>>(), as_json, "{log}");
-    let [raised, cleared] = &as_json[..] else { panic!("{as_json:?}\n{log}") };
-    let at = raised["sequence"].as_u64().unwrap();
-    assert!(CHURCH < at && at < AFTER, "{raised}");
-    assert_eq!(
-        (&raised["change"], &raised["class"]["label"]),
-        (&"raised".into(), &"church".into())
-    );
-    assert_eq!((&cleared["change"], &cleared["sequence"]), (&"cleared".into(), &AFTER.into()));
+    assert_eq!(events, told, "{log}");
+    let [raised, cleared] = &told[..] else { panic!("{told:?}\n{log}") };
+    assert!(CHURCH < raised.sequence && raised.sequence < AFTER, "{raised:?}");
+    let label = |event: &EventHeader| event.class.as_ref().map(|class| class.label.clone());
+    assert_eq!((raised.change, label(raised)), (Change::Raised, Some("church".into())));
+    assert_eq!((cleared.change, cleared.sequence), (Change::Cleared, AFTER));
+    let share =
+        |heatmap: &Value, zone: usize| heatmap["zones"][zone]["shares"][0].as_f64().unwrap() as f32;
     for heatmap in &heatmaps {
-        let share = |zone: usize| heatmap["zones"][zone]["shares"][0].as_f64().unwrap();
-        assert!((share(0) + share(1) - 1.0).abs() < 1e-5, "{heatmap}");
+        assert!((share(heatmap, 0) + share(heatmap, 1) - 1.0).abs() < 1e-5, "{heatmap}");
     }
-    assert_eq!(raised["share"], heatmaps[at as usize]["zones"][0]["shares"][0]);
+    assert_eq!(raised.share, Some(share(&heatmaps[raised.sequence as usize], 0)));
     let logged = log.lines().filter(|line| line.contains("rule church-left")).count();
     assert_eq!(logged, 2, "{log}");
 
@@ -176,10 +174,10 @@ fn a_rule_that_fires_is_told_everywhere_and_recorded() {
             ("RULE", "church-left".into()),
             ("ZONE", "left".into()),
             ("SIDE", "inside".into()),
-            ("CLASS", event["class"]["label"].as_str().unwrap_or_default().into()),
-            ("SEQUENCE", event["sequence"].to_string()),
-            ("CAPTURED", event["captured"].as_str().unwrap().into()),
-            ("MODEL_SHA256", heatmaps[0]["model_sha256"].as_str().unwrap().into()),
+            ("CLASS", label(event).unwrap_or_default()),
+            ("SEQUENCE", event.sequence.to_string()),
+            ("CAPTURED", event.captured.clone()),
+            ("MODEL_SHA256", event.model_sha256.clone()),
         ] {
             assert_eq!(seen.get(&format!("SALIENTD_{name}")), Some(&expected), "{name}: {seen:?}");
         }
