@@ -96,7 +96,9 @@ fn frames_come_in_and_heatmaps_go_out() {
     for name in &left {
         let known =
             ["_overlay.png", "_overlay.jpg", "_heatmap.png", "_maps.npy", "_heatmaps.jsonl"];
-        assert!(known.iter().any(|end| name.ends_with(end)), "{name}");
+        // What a machine too busy to end in time was at keeps a name that says so.
+        let cut_short = name.ends_with(".part") && log.contains("did not end in time");
+        assert!(cut_short || known.iter().any(|end| name.ends_with(end)), "{name}: {log}");
         if name.ends_with(".npy") {
             assert_eq!(read_npy(&out.join(name)).shape, [64, 64, 1]);
         }
