@@ -5,9 +5,27 @@ pub mod stream;
 pub mod tta;
 
 use super::args::EvalOptions;
+use crate::model::Model;
 use crate::sink::write_atomically;
 use anyhow::{Context, bail};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
+
+/// With which model, in the JSON of every command.
+#[derive(Serialize)]
+pub struct Measured<'a> {
+    model: &'a str,
+    model_sha256: &'a str,
+    int8: bool,
+    /// `[height, width]`.
+    size: [usize; 2],
+}
+
+impl<'a> Measured<'a> {
+    pub fn with(model: &'a Model, size: [usize; 2]) -> Self {
+        Self { model: &model.name, model_sha256: &model.sha256, int8: model.is_int8(), size }
+    }
+}
 
 /// The folder for results, if one is wanted.
 pub struct Output {

@@ -8,7 +8,8 @@ needs TensorFlow 2.12 (Python 3.11 or older).
 """
 
 import sys
-import time
+
+from protocol import serve
 
 # This file has the name of the package that it is about.
 sys.path.pop(0)
@@ -37,14 +38,7 @@ def main():
     # `ke.explain` would trace its function anew in each call; that is not what is compared.
     view = tf.function(lambda x: ke.methods.cams.cam(model, x, units))
     frame = tf.function(lambda x: tta(model, x, units))
-    work = {"view": lambda: view(picture()), "frame": lambda: frame(picture())}
-    for task in work.values():
-        task()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        work[line.strip()]()
-        print(f"{(time.perf_counter() - start) * 1e3:.4f}", flush=True)
+    serve({"view": lambda: view(picture()), "frame": lambda: frame(picture())})
 
 
 if __name__ == "__main__":

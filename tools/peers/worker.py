@@ -10,10 +10,10 @@ resizing, the class activation map of the identity view's top-1 class, and the m
 """
 
 import sys
-import time
 
 import cv2
 import numpy as np
+from protocol import serve
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
@@ -109,14 +109,7 @@ def main():
         return merged / (2 * len(sides))
 
     fixed = np.zeros((1, 3, side, side), np.float32)
-    work = {"view": lambda: run(fixed), "frame": frame}
-    for task in work.values():
-        task()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        work[line.strip()]()
-        print(f"{(time.perf_counter() - start) * 1e3:.4f}", flush=True)
+    serve({"view": lambda: run(fixed), "frame": frame})
 
 
 if __name__ == "__main__":

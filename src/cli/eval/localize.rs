@@ -1,7 +1,7 @@
 //! `salientd eval localize`: photos and boxes in, localisation scores and plots out.
 
 use crate::cli::args::{LocalizeArgs, SubjectArg};
-use crate::cli::eval::Output;
+use crate::cli::eval::{Measured, Output};
 use crate::cli::progress;
 use crate::eval::annotations::photos;
 use crate::eval::faithfulness::STEPS;
@@ -23,11 +23,8 @@ const BOX_ACCURACY: [&str; 3] =
 /// What was measured how.
 #[derive(Serialize)]
 struct Document<'a> {
-    model: &'a str,
-    model_sha256: &'a str,
-    int8: bool,
-    /// `[height, width]`.
-    size: [usize; 2],
+    #[serde(flatten)]
+    measured: Measured<'a>,
     threads: usize,
     scales: &'a [f32],
     hflip: bool,
@@ -62,10 +59,7 @@ pub fn run(args: &LocalizeArgs) -> anyhow::Result<()> {
     }
     if options.json {
         let document = Document {
-            model: &model.name,
-            model_sha256: &model.sha256,
-            int8: model.is_int8(),
-            size,
+            measured: Measured::with(&model, size),
             threads,
             scales: &config.tta.scales,
             hflip: config.tta.hflip,

@@ -1,7 +1,7 @@
 //! `salientd eval stream`: a clip or pictures in, what a policy costs and gives out.
 
 use crate::cli::args::{PolicyArg, StreamArgs};
-use crate::cli::eval::Output;
+use crate::cli::eval::{Measured, Output};
 use crate::cli::progress;
 use crate::config::{Config, check_combinations};
 use crate::eval::plot::{Axis, Line, Plot, Stroke};
@@ -20,11 +20,8 @@ const USUAL_BUDGET_VIEWS: f64 = 3.0;
 /// What was measured how.
 #[derive(Serialize)]
 struct Document<'a> {
-    model: &'a str,
-    model_sha256: &'a str,
-    int8: bool,
-    /// `[height, width]`.
-    size: [usize; 2],
+    #[serde(flatten)]
+    measured: Measured<'a>,
     policy: &'a str,
     budget_ms: Option<u64>,
     fps: Option<f64>,
@@ -68,10 +65,7 @@ pub fn run(args: &StreamArgs) -> anyhow::Result<()> {
     let report = replay.report();
     let name = args.policy.to_possible_value().map(|v| v.get_name().to_string());
     let document = Document {
-        model: &model.name,
-        model_sha256: &model.sha256,
-        int8: model.is_int8(),
-        size,
+        measured: Measured::with(&model, size),
         policy: &name.unwrap_or_default(),
         budget_ms: config.tta.budget.budget_ms,
         fps: args.fps,
@@ -128,7 +122,7 @@ fn plot(document: &Document<'_>) -> Plot {
     let points = each.iter().enumerate().map(|(i, frame)| [i as f64, frame.pearson]).collect();
     let axis = |label: &str| Axis { label: label.into(), range: None };
     Plot {
-        title: format!("{}, policy {}", document.model, document.policy),
+        title: format!("{}, policy {}", document.measured.model, document.policy),
         x: axis("frame"),
         y: axis("Pearson with all views"),
         lines: vec![Line { name: document.policy.into(), points, stroke: Stroke::Solid }],
@@ -140,7 +134,7 @@ fn print(document: &Document<'_>) {
     let budget = document.budget_ms.map_or(String::new(), |ms| format!(" {ms} ms"));
     println!(
         "{}, policy {}{budget}: {frames} frames, {cuts} cuts",
-        document.model, document.policy
+        document.measured.model, document.policy
     );
     let report = document.report;
     let or_none = |x: Option<f64>| x.map_or("none".into(), |x| format!("{x:.4}"));

@@ -2,7 +2,7 @@
 
 use crate::camera::image::load_image;
 use crate::cli::args::TtaArgs;
-use crate::cli::eval::Output;
+use crate::cli::eval::{Measured, Output};
 use crate::cli::progress;
 use crate::config::Merge;
 use crate::eval::annotations::{self, Photo};
@@ -24,11 +24,8 @@ const ORDER: &str = "order.toml";
 /// What was measured how.
 #[derive(Serialize)]
 struct Document<'a> {
-    model: &'a str,
-    model_sha256: &'a str,
-    int8: bool,
-    /// `[height, width]`.
-    size: [usize; 2],
+    #[serde(flatten)]
+    measured: Measured<'a>,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -67,8 +64,7 @@ pub fn run(args: &TtaArgs) -> anyhow::Result<()> {
     output.write(CURVE, &plot(&report).svg())?;
     output.write(ORDER, &order(&report))?;
     if options.json {
-        let (name, sha256, int8) = (&model.name, &model.sha256, model.is_int8());
-        let document = Document { model: name, model_sha256: sha256, int8, size, report: &report };
+        let document = Document { measured: Measured::with(&model, size), report: &report };
         println!("{}", serde_json::to_string(&document)?);
     } else {
         print(&report);
