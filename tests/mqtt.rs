@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -25,7 +26,21 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// mosquitto with its own configuration, on a free port.
+/// A port below those that the kernel gives away by itself, so that no other test's connection
+/// sits on it when a broker starts, or starts again.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 1000) as u16 * 10;
+    for _ in 0..100 {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {first} on");
+}
+
+/// mosquitto with its own configuration.
 struct Broker {
     child: Child,
     port: u16,
@@ -34,8 +49,7 @@ struct Broker {
 
 impl Broker {
     fn start(dir: &Path, settings: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_on(dir, settings, port)
+        Self::start_on(dir, settings, free_port())
     }
 
     fn start_on(dir: &Path, settings: &str, port: u16) -> Self {
@@ -45,17 +59,27 @@ impl Broker {
     }
 
     fn spawn(config: &Path, port: u16) -> Child {
-        let log = fs::File::create(config.with_extension("log")).unwrap();
+        let log = config.with_extension("log");
+        let file = fs::File::create(&log).unwrap();
         // Debian keeps it among the administrator's programs.
-        let child = Command::new("/usr/sbin/mosquitto")
+        let mut child = Command::new("/usr/sbin/mosquitto")
             .arg("-c")
             .arg(config)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
             .spawn()
             .expect("mosquitto: sudo apt-get install mosquitto mosquitto-clients");
-        wait_until("the broker", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < PATIENCE,
+                "mosquitto: {ended:?}: {}",
+                fs::read_to_string(&log).unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
         child
     }
 
@@ -286,7 +310,7 @@ fn a_broker_that_forgot_what_it_retained_is_told_again() {
 fn a_full_queue_drops_and_counts() {
     let dir = tempfile::tempdir().unwrap();
     // Nobody listens on this port until the broker starts.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = MqttConfig {
         host: "127.0.0.1".into(),
         port,
