@@ -159,7 +159,24 @@ struct Part<'a> {
 /// Explains pictures of one size with one model and one configuration.
 ///
 /// Within a budget, while rolling, or when told that the board is hot, a picture gets only
-/// some of its views, one after another; else all of them at once.
+/// some of its views, one after another; else all of them at once. A budget of time starts no
+/// further view before [`Explainer::calibrate`] has timed it:
+///
+/// ```no_run
+/// # use salientd::{config::parse, explain::Explainer, frame::Picture, model::Model};
+/// # use std::sync::Arc;
+/// # fn watch(model: Arc<Model>, pictures: Vec<Picture>) -> Result<(), Box<dyn std::error::Error>> {
+/// let config = parse("[tta.budget]\nbudget_ms = 150", "example")?;
+/// let mut explainer = Explainer::new(model, &config)?;
+/// explainer.warm_up()?;
+/// for picture in pictures {
+///     let base = explainer.fit(&picture)?;
+///     let explanation = explainer.explain(&base)?;
+///     println!("{} views in {:.0} ms", explanation.views.len(), explanation.spent_ms);
+///     explainer.calibrate(&base)?; // one view, once it is of no hurry
+/// }
+/// # Ok(()) }
+/// ```
 pub struct Explainer {
     /// `[height, width]` of the base picture.
     size: [usize; 2],
