@@ -241,9 +241,9 @@ mod tests {
             let mut sums = *self.rolling.identity_weights();
             assert!(sums.iter().all(|&weight| weight > 0.0));
             let mut merger = MapMerger::default();
-            merger.begin(19, 23, 1, 0);
+            merger.begin(19, 23, 1);
             let mut add = |view, values| {
-                merger.add(view, Weight::Regions { rows, columns, values }, [2, 3], &[3.0; 6], &[]);
+                merger.add(view, Weight::Regions { rows, columns, values }, [2, 3], &[3.0; 6]);
             };
             add(View::IDENTITY, self.rolling.identity_weights());
             for kept in self.rolling.kept(self.now) {
