@@ -148,6 +148,9 @@ impl Daemon {
             if pipeline.is_finished() {
                 return Ok(());
             }
+            if let Some(stage) = pipeline.dead() {
+                anyhow::bail!("the {stage} thread has died: a bug; its panic stands above");
+            }
             let now = Instant::now();
             if now >= status_due {
                 let status = pipeline.status();
@@ -251,6 +254,8 @@ impl Daemon {
         logging::set_level(&config.log.level);
         let sinks_stay = config.sink == self.taken.config.sink
             && config.overlay == self.taken.config.overlay
+            // They keep pictures: the newest, and a clip's.
+            && config.privacy == self.taken.config.privacy
             && config.zones == self.taken.config.zones
             && config.rules == self.taken.config.rules
             && config.mean == self.taken.config.mean

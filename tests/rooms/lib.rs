@@ -1,0 +1,30 @@
+//! The rooms of `salientd` that need no tract; see Cargo.toml.
+
+#[path = "../../src/bilinear.rs"]
+pub mod bilinear;
+#[path = "../../src/camera/mod.rs"]
+pub mod camera;
+#[path = "../../src/classes.rs"]
+pub mod classes;
+#[path = "../../src/config/mod.rs"]
+pub mod config;
+#[path = "../../src/frame.rs"]
+pub mod frame;
+#[path = "../../src/health/mod.rs"]
+pub mod health;
+#[path = "../../src/heatmap/mod.rs"]
+pub mod heatmap;
+#[path = "../../src/int8/mod.rs"]
+pub mod int8;
+#[path = "../../src/preprocess/mod.rs"]
+pub mod preprocess;
+#[path = "../../src/rules.rs"]
+pub mod rules;
+#[path = "../../src/sink/mod.rs"]
+pub mod sink;
+#[path = "../../src/slot.rs"]
+pub mod slot;
+#[path = "../../src/tta/mod.rs"]
+pub mod tta;
+#[path = "../../src/wall.rs"]
+pub mod wall;
