@@ -266,7 +266,8 @@ impl Pipeline {
     /// the rest would go on without it, to no purpose.
     pub fn dead(&self) -> Option<&str> {
         let outlets = self.shared.outlets.0.iter().map(|outlet| &outlet.thread);
-        let infer = (!self.is_finished() && self.infer.is_finished()).then_some("infer");
+        // In this order: it says that it has finished, then it ends.
+        let infer = (self.infer.is_finished() && !self.is_finished()).then_some("infer");
         // The camera's thread ends by itself with its source, and the others after it.
         let ended = |thread: &JoinHandle<()>| thread.is_finished();
         let stage = self.stages.iter().find(|s| ended(s) && !self.shared.frames.is_closed());

@@ -1,8 +1,9 @@
 //! Model files that are damaged or made to harm: an error each, and the process goes on in
-//! bounded memory. The mutations are the same in every run; `fuzz/` looks for new ones.
+//! bounded memory. The mutations are the same in every run; MUTANTS=N makes N of each file.
 
 mod common;
 
+use common::mutate::{Dice, mutants_each, mutated};
 use common::repository;
 use salientd::config::ModelConfig;
 use salientd::model::Model;
@@ -13,52 +14,6 @@ use std::path::{Path, PathBuf};
 const MUTANTS: u64 = 60;
 /// The largest that a mutant may make the process; those of ONNX files of kilobytes.
 const MOST_BYTES: u64 = 700 << 20;
-
-/// SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.roll() % n.max(1) as u64) as usize
-    }
-}
-
-/// One to four small damages. ONNX files are tags, lengths and small numbers with weights
-/// between: most damages strike where a byte is not part of a weight.
-fn mutated(file: &[u8], dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = file.to_vec();
-    for _ in 0..1 + dice.below(4) {
-        let at = dice.below(bytes.len());
-        let end = (at + 1 + dice.below(24)).min(bytes.len());
-        match dice.below(7) {
-            0 => bytes[at] ^= 1 << dice.below(8),
-            1 => bytes[at] = [0, 1, 2, 0x7f, 0x80, 0xff][dice.below(6)],
-            2 => bytes[at] = bytes[at].wrapping_add(1),
-            3 => drop(bytes.drain(at..end)),
-            4 => {
-                let piece = bytes[at..end].to_vec();
-                bytes.splice(at..at, piece);
-            }
-            5 => bytes.truncate(end),
-            // A varint as large as one can be.
-            _ => {
-                bytes.splice(at..at, [0xff; 9].into_iter().chain([1]));
-            }
-        }
-        if bytes.is_empty() {
-            break;
-        }
-    }
-    bytes
-}
 
 /// Loads and, where that works, plans and runs. What it comes to is of no interest.
 fn try_out(bytes: &[u8]) {
@@ -102,7 +57,7 @@ fn check(path: &Path, seed: u64) -> Result<(), String> {
 
 #[test]
 fn mutated_models_give_errors_in_bounded_memory() {
-    let seeds = std::env::var("MUTANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(MUTANTS);
+    let seeds = mutants_each(MUTANTS);
     let paths = models();
     let cases = paths.iter().flat_map(|path| (0..seeds).map(move |seed| (path, seed)));
     let wrong: Vec<String> = cases.filter_map(|(path, seed)| check(path, seed).err()).collect();

@@ -48,8 +48,9 @@ pub fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
         return Ok(());
     };
     daemon.tell(Notifier::ready);
-    daemon.watch(&signals, path)?;
-    daemon.stop()
+    // Whatever ended it: what the sinks have accepted is to come out.
+    let watched = daemon.watch(&signals, path);
+    watched.and(daemon.stop())
 }
 
 /// Signals as messages. At most a few wait; a storm of SIGHUP is one reload at a time.
