@@ -9,6 +9,7 @@ mod features;
 mod files;
 mod head;
 mod import;
+mod limits;
 pub mod metadata;
 mod onnx;
 mod op;
@@ -173,6 +174,7 @@ impl Model {
             .proto_model_for_read(&mut data.as_ref())
             .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
         drop(data);
+        limits::check_tensors(&proto)?;
         let parameters = parameters(&proto);
         let normalisation = metadata::normalisation(&proto, config)?;
         let graph = onnx::Graph::new(&proto)?;
@@ -182,6 +184,7 @@ impl Model {
         let native_size = config.size.or(metadata::native_size(&proto)?).or(input.size);
         let features = dequantized(&mut proto, &ending.features);
         onnx::prune(&mut proto, std::slice::from_ref(&features));
+        limits::check_nodes(&proto)?;
         let imported = import::import(&onnx::Graph::new(&proto)?, isa)?;
         let mut model = Model {
             name: name.to_string(),
@@ -262,7 +265,7 @@ impl Model {
         let mut onnx =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         onnx.op_register.insert(op::OP_TYPE, op::build);
-        let parsed = op::with_regions(regions, || onnx.parse(&proto, None))
+        let parsed = limits::shielded(|| op::with_regions(regions, || onnx.parse(&proto, None)))
             .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
         Ok(parsed.model)
     }
@@ -311,7 +314,7 @@ impl Model {
         }
         let works = |side: usize| {
             let shape = self.input_shape([side, side]);
-            self.typed(shape).is_ok_and(|model| {
+            limits::shielded(|| self.typed(shape)).is_ok_and(|model| {
                 let fact = model.output_fact(0).ok().and_then(|f| f.shape.as_concrete());
                 fact.is_some_and(|shape| !shape.contains(&0))
             })
@@ -343,6 +346,11 @@ impl Model {
                     bail!("nothing is left of it at `{}`", node.name);
                 }
             }
+            let shapes =
+                node.outputs.iter().filter_map(|out| out.fact.shape.as_concrete_finite().ok()?);
+            for shape in shapes {
+                limits::tensor_bytes(&node.name, &shape)?;
+            }
         }
         graph.into_typed()
     }
@@ -360,7 +368,7 @@ impl Model {
             let typed = model.clone();
             Ok((model.into_optimized()?.into_runnable()?, typed))
         };
-        let (runnable, typed) = build().map_err(|e| fail(format!("{e:#}")))?;
+        let (runnable, typed) = limits::shielded(build).map_err(|e| fail(format!("{e:#}")))?;
         let fact = typed.output_fact(0).map_err(|e| fail(format!("{e:#}")))?;
         let out = fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
         let grid = match (self.features_layout, &out[..]) {
@@ -389,6 +397,11 @@ impl Model {
                 let fma = costs.iter().filter(|(c, _)| matches!(c, Cost::FMA(_)));
                 plan.macs_float += fma.filter_map(|(_, n)| n.to_usize().ok()).sum::<usize>() as u64;
             }
+        }
+        let macs = plan.macs_int8.saturating_add(plan.macs_float);
+        if macs > limits::MOST_MACS {
+            let most = limits::MOST_MACS;
+            return Err(fail(format!("{macs} multiply-accumulates a pass, the limit is {most}")));
         }
         Ok(plan)
     }
@@ -437,7 +450,7 @@ impl Model {
             )?;
             Ok(outputs.remove(0))
         };
-        let raw = run().map_err(|e| {
+        let raw = limits::shielded(run).map_err(|e| {
             if self.shared.cancel.load(Ordering::Relaxed) {
                 return ModelError::Cancelled;
             }
@@ -492,8 +505,9 @@ fn live_bytes(model: &TypedModel) -> usize {
 /// Elements of all initializers of rank 1 and more: weights and biases, not scales.
 fn parameters(proto: &ModelProto) -> u64 {
     let tensors = proto.graph.iter().flat_map(|g| &g.initializer);
-    let sizes = tensors.map(|t| t.dims.iter().map(|&d| d.max(0) as u64).product::<u64>());
-    sizes.filter(|&n| n > 1).sum()
+    let sizes =
+        tensors.map(|t| t.dims.iter().map(|&d| d.max(0) as u64).fold(1, u64::saturating_mul));
+    sizes.filter(|&n| n > 1).fold(0, u64::saturating_add)
 }
 
 /// `[1, c, h, w]` into `[1, h, w, c]`.
