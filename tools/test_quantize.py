@@ -91,8 +91,12 @@ def test_maps_survive(folder):
 
 
 def test_missed_threshold_fails(folder):
-    run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0)
+    run = quantize(
+        folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0, "--limit", "r1=0.5",
+    )
     assert run.returncode == 1 and "pearson_mean" in run.stderr and "is under 1.0" in run.stderr
+    constants = {i.name: numpy_helper.to_array(i) for i in onnx.load(folder / "q.onnx").graph.initializer}
+    assert constants["r1_scale"] * (255 - int(constants["r1_zero_point"])) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
