@@ -20,6 +20,7 @@ use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
+use crate::preprocess::veil::Veil;
 use crate::rules::Event;
 use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
@@ -229,6 +230,7 @@ impl Pipeline {
             ready,
             geometry: Geometry::new(&config.geometry)?,
             decoder: Decoder::new(),
+            veil: Veil::new(config.privacy.pictures),
             last: None,
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
@@ -245,10 +247,11 @@ impl Pipeline {
         );
         let live_beat = shared.health.stages.register("live", STAGE_SILENCE, Instant::now());
         let live_geometry = Geometry::new(&config.geometry)?;
+        let live_veil = Veil::new(config.privacy.pictures);
         let (for_camera, for_live) = (shared.clone(), shared.clone());
         let infer = spawn("infer", move || worker.run(beat))?;
         let stages = vec![
-            spawn("live", move || show_live(&for_live, live_geometry, live_beat))?,
+            spawn("live", move || show_live(&for_live, live_geometry, live_veil, live_beat))?,
             spawn("camera", move || watch_camera(&for_camera, &camera, camera_beat))?,
         ];
         Ok(Pipeline { shared, model, infer, stages })
@@ -257,6 +260,19 @@ impl Pipeline {
     /// The source came to its end and everything is published.
     pub fn is_finished(&self) -> bool {
         self.shared.finished.load(Ordering::Relaxed)
+    }
+
+    /// A stage or sink whose thread has ended although nobody stopped it: it has panicked, and
+    /// the rest would go on without it, to no purpose.
+    pub fn dead(&self) -> Option<&str> {
+        let outlets = self.shared.outlets.0.iter().map(|outlet| &outlet.thread);
+        // In this order: it says that it has finished, then it ends.
+        let infer = (self.infer.is_finished() && !self.is_finished()).then_some("infer");
+        // The camera's thread ends by itself with its source, and the others after it.
+        let ended = |thread: &JoinHandle<()>| thread.is_finished();
+        let stage = self.stages.iter().find(|s| ended(s) && !self.shared.frames.is_closed());
+        let threads = stage.into_iter().chain(outlets.filter(|t| ended(t)));
+        infer.or_else(|| threads.filter_map(|thread| thread.thread().name()).next())
     }
 
     /// One line on the camera, for `systemctl status`.
@@ -465,8 +481,8 @@ fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) 
     *seen = now;
 }
 
-/// The live stage: a frame that somebody wants to see in, an upright picture out.
-fn show_live(shared: &Shared, mut geometry: Geometry, beat: Heartbeat) {
+/// The live stage: a frame that somebody wants to see in, what may be seen of it out.
+fn show_live(shared: &Shared, mut geometry: Geometry, mut veil: Veil, beat: Heartbeat) {
     let mut decoder = Decoder::new();
     let mut last: Option<Arc<Picture>> = None;
     loop {
@@ -480,7 +496,8 @@ fn show_live(shared: &Shared, mut geometry: Geometry, beat: Heartbeat) {
         let Ok(picture) = decoder.decode(&frame) else { continue };
         let picture = Arc::new(geometry.upright(picture));
         let (sequence, captured_at) = (frame.sequence, frame.captured_at);
-        shared.outlets.live(&LivePicture { picture: picture.clone(), sequence, captured_at });
+        let shown = veil.shown(&picture);
+        shared.outlets.live(&LivePicture { picture: shown, sequence, captured_at });
         if let Some(old) = last.replace(picture).and_then(Arc::into_inner) {
             decoder.recycle(old);
         }
@@ -494,7 +511,9 @@ struct Worker {
     ready: Ready,
     geometry: Geometry,
     decoder: Decoder,
-    /// The picture published last; its buffer comes back once the sinks are done with it.
+    /// Nothing but what it shows goes to a sink.
+    veil: Veil,
+    /// The picture decoded last; its buffer comes back once the sinks are done with it.
     last: Option<Arc<Picture>>,
     /// Inferred last: what a frame gets that has not changed.
     inferred: Option<Arc<Heatmap>>,
@@ -590,7 +609,7 @@ impl Worker {
             self.ready.rules.interrupted();
         }
         let events = self.ready.rules.judge(&heatmap);
-        let item = Published { picture: picture.clone(), heatmap };
+        let item = Published { picture: self.veil.shown(&picture), heatmap };
         if self.waits {
             self.shared.outlets.publish_in_turn(&item, || {
                 beat.beat(Instant::now());

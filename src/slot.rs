@@ -88,6 +88,11 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Whether [`Slot::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// No more items will come; what is in the slot can still be taken.
     pub fn close(&self) {
         self.lock().closed = true;

@@ -53,7 +53,7 @@ fn errors_word_for_word() {
         (
             "[cameras]",
             "{}:1: cameras: unknown key (did you mean camera?), allowed camera, geometry, model, \
-             classes, tta, heatmap, overlay, zones, rules, mean, sink or log",
+             classes, tta, heatmap, overlay, privacy, zones, rules, mean, sink or log",
         ),
         ("[log]\n\"a.b\" = 1", "{}:2: log.\"a.b\": unknown key, allowed level"),
         // Wrong types.

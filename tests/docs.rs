@@ -1,5 +1,7 @@
-//! Every TOML block in the README and in docs/ is a configuration that works.
+//! Every TOML block in the README, in SECURITY.md and in docs/ is a configuration that works,
+//! and every dependency has a line that says why.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ fn toml_blocks(markdown: &str) -> Vec<(usize, String)> {
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec![root.join("README.md")];
+    let mut pages = vec![root.join("README.md"), root.join("SECURITY.md")];
     let mut folders = vec![root.join("docs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -56,6 +58,22 @@ fn every_toml_block_is_a_sound_configuration() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count >= 5, "only {count} blocks found: is the search broken?");
+}
+
+/// The crates that Cargo.toml names, and those of the README's table.
+#[test]
+fn every_dependency_has_its_reason_in_the_readme() {
+    let read = |name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let tables = ["dependencies", "dev-dependencies"].map(|name| &manifest[name]);
+    let named: BTreeSet<&str> =
+        tables.iter().flat_map(|t| t.as_table().unwrap().keys()).map(String::as_str).collect();
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("| crate | why |\n|---|---|\n").expect("the table");
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let first = rows.filter_map(|row| row.split('|').nth(1));
+    let told: BTreeSet<&str> = first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert_eq!(told, named);
 }
 
 #[test]

@@ -48,8 +48,9 @@ pub fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
         return Ok(());
     };
     daemon.tell(Notifier::ready);
-    daemon.watch(&signals, path)?;
-    daemon.stop()
+    // Whatever ended it: what the sinks have accepted is to come out.
+    let watched = daemon.watch(&signals, path);
+    watched.and(daemon.stop())
 }
 
 /// Signals as messages. At most a few wait; a storm of SIGHUP is one reload at a time.
@@ -147,6 +148,9 @@ impl Daemon {
             let pipeline = self.pipeline.as_ref().context("nothing is left to go on with")?;
             if pipeline.is_finished() {
                 return Ok(());
+            }
+            if let Some(stage) = pipeline.dead() {
+                anyhow::bail!("the {stage} thread has died: a bug; its panic stands above");
             }
             let now = Instant::now();
             if now >= status_due {
@@ -251,6 +255,8 @@ impl Daemon {
         logging::set_level(&config.log.level);
         let sinks_stay = config.sink == self.taken.config.sink
             && config.overlay == self.taken.config.overlay
+            // They keep pictures: the newest, and a clip's.
+            && config.privacy == self.taken.config.privacy
             && config.zones == self.taken.config.zones
             && config.rules == self.taken.config.rules
             && config.mean == self.taken.config.mean

@@ -26,6 +26,7 @@ pub struct Config {
     pub tta: TtaConfig,
     pub heatmap: HeatmapConfig,
     pub overlay: OverlayConfig,
+    pub privacy: PrivacyConfig,
     pub zones: Vec<ZoneConfig>,
     pub rules: Vec<RuleConfig>,
     pub mean: Option<MeanConfig>,
@@ -530,6 +531,25 @@ impl Default for OverlayConfig {
             label: true,
         }
     }
+}
+
+/// `[privacy]`: what leaves the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacyConfig {
+    pub pictures: Pictures,
+}
+
+/// What sinks get to see of the camera's pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pictures {
+    #[default]
+    Whole,
+    /// No detail: see `preprocess::veil`.
+    Blurred,
+    /// Grey pictures.
+    None,
 }
 
 /// `[[zones]]`: a named part of the picture. The defaults of what is required are a sample.

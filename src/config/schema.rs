@@ -531,6 +531,16 @@ pub static SCHEMA: &[Table] = &[
             key("label", Boolean, "Write the class and its probability."),
         ],
     ),
+    table(
+        "privacy",
+        "What of the camera's pictures leaves the process; see SECURITY.md.",
+        &[key(
+            "pictures",
+            Choice(&["whole", "blurred", "none"]),
+            "What every sink gets to draw heatmaps on: the picture, its mean colours in 12 squares \
+             along the shorter side, or plain grey.",
+        )],
+    ),
     repeated(
         "zones",
         32,

@@ -108,7 +108,10 @@ fn walk(
         (Some(b), None) | (None, Some(b)) => b,
         (None, None) => vec![0.0; weights.1],
     };
-    let (channels, classes) = (weights.0.len() / weights.1, weights.1);
+    let (channels, classes) = (weights.0.len().checked_div(weights.1).unwrap_or(0), weights.1);
+    if channels == 0 {
+        return Err(found(linear, "a layer without weights"));
+    }
     if bias.len() != classes {
         return Err(format!("{} biases for {classes} classes", bias.len()));
     }
@@ -157,7 +160,9 @@ fn linear_of(graph: &Graph, node: &NodeProto, named: Option<&str>) -> Result<Lin
         }
         "MatMul" => {
             let (w, shape) = constant(&node.input[1])?;
-            let [_, classes] = shape[..] else { return Err(found(node, "weights of rank ≠ 2")) };
+            let [_, classes] = shape[..] else {
+                return Err(found(node, "weights of rank ≠ 2"));
+            };
             Ok(Linear { input: node.input[0].clone(), weights: (w, classes), bias: None })
         }
         "Conv" => {
@@ -186,8 +191,18 @@ fn quantized_linear(graph: &Graph, node: &NodeProto) -> Result<Linear, String> {
         "QGemm" => int(node, "transB").unwrap_or(0) != 0,
         op => op == "QLinearConv",
     };
-    let (rows, columns) = (shape[0], shape[1]);
+    let &[rows, columns, ref window @ ..] = &shape[..] else {
+        return Err(found(node, "weights of rank < 2"));
+    };
+    if window.iter().any(|&n| n != 1) {
+        return Err(found(node, "a convolution larger than 1x1"));
+    }
     let classes = if transposed { rows } else { columns };
+    // One for all classes or one for each.
+    let fits = |v: &[f32]| v.len() == 1 || v.len() == classes;
+    if !fits(&scale) || !fits(&zero) {
+        return Err(found(node, "scales or zero points that do not fit its weights"));
+    }
     let w = if transposed { transpose(&w, rows, columns) } else { w };
     let pick = |v: &[f32], c: usize| v[if v.len() == 1 { 0 } else { c }];
     let real = w.iter().enumerate().map(|(i, w)| {
@@ -196,9 +211,9 @@ fn quantized_linear(graph: &Graph, node: &NodeProto) -> Result<Linear, String> {
     });
     let weights = (real.collect(), classes);
     let bias_at = if node.op_type == "QGemm" { 6 } else { 8 };
-    let x_scale = whole(1).ok_or_else(missing)?.0[0];
+    let x_scale = *whole(1).and_then(|(v, _)| v.first().copied()).as_ref().ok_or_else(missing)?;
     let bias = whole(bias_at)
-        .filter(|_| node.op_type != "QLinearMatMul")
+        .filter(|(b, _)| node.op_type != "QLinearMatMul" && b.len() == classes)
         .map(|(b, _)| b.iter().enumerate().map(|(c, b)| b * x_scale * pick(&scale, c)).collect());
     Ok(Linear { input: node.input[0].clone(), weights, bias })
 }
@@ -219,7 +234,7 @@ fn pooling_of(graph: &Graph, node: &NodeProto) -> Result<(String, Layout), Strin
                 t.to_plain_array_view::<i64>().ok().map(|a| a.iter().copied().collect())
             });
             let mut axes = axes.ok_or_else(|| found(node, "a mean over everything"))?;
-            axes.iter_mut().for_each(|a| *a = (*a + 4) % 4);
+            axes.iter_mut().for_each(|a| *a = a.rem_euclid(4));
             axes.sort_unstable();
             match axes[..] {
                 [2, 3] => Ok((input, Layout::Nchw)),

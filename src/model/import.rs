@@ -10,6 +10,7 @@
 
 use super::ModelError;
 use super::onnx::{Graph, attribute, int, ints};
+use crate::int8::aligned::Shelf;
 use crate::int8::elementwise::{Rescale, Term};
 use crate::int8::graph::{Layout, Op, Pads, Region, TensorInfo, Window};
 use crate::int8::pack::{PackError, PackedDepthwise, PackedGemm, Requant};
@@ -318,7 +319,11 @@ impl<'g> Importer<'g> {
         let absent = || "its scale or zero point is no constant".to_string();
         let (scale, _) = self.graph.float_constant(&inputs[at]).ok_or_else(absent)?;
         let Some(name) = inputs.get(at + 1).filter(|n| !n.is_empty()) else {
-            return Ok((scale.clone(), vec![0; scale.len()], false));
+            if scale.is_empty() {
+                return Err("it has no scale".into());
+            }
+            let zeros = vec![0; scale.len()];
+            return Ok((scale, zeros, false));
         };
         let zero = self.graph.constant(name).ok_or_else(absent)?;
         let signed = match zero.datum_type() {
@@ -328,6 +333,9 @@ impl<'g> Importer<'g> {
         };
         let zero = integers(&zero)?;
         let n = scale.len().max(zero.len());
+        if [scale.len(), zero.len()].iter().any(|&len| len == 0 || len != 1 && len != n) {
+            return Err(format!("it has {} scales and {} zero points", scale.len(), zero.len()));
+        }
         let stretch = |len: usize, i: usize| if len == 1 { 0 } else { i };
         let scales = (0..n).map(|i| scale[stretch(scale.len(), i)]).collect();
         Ok((scales, (0..n).map(|i| zero[stretch(zero.len(), i)]).collect(), signed))
@@ -352,8 +360,20 @@ impl<'g> Importer<'g> {
     fn conv_kind(&self, node: &NodeProto, weights: Weights, bias: Bias) -> Result<Kind, String> {
         let group = int(node, "group").unwrap_or(1).max(1) as usize;
         let window = window(node, Some([weights.shape[2], weights.shape[3]]))?;
-        if !weights.shape[0].is_multiple_of(group) {
-            return Err(format!("{} channels in {group} groups", weights.shape[0]));
+        let [channels, _, kh, kw] = weights.shape;
+        if !channels.is_multiple_of(group) {
+            return Err(format!("{channels} channels in {group} groups"));
+        }
+        if window.kernel != [kh, kw] {
+            return Err(format!("its weights are of {kh}x{kw}, its window is {:?}", window.kernel));
+        }
+        let biases = match &bias {
+            Bias::None => channels,
+            Bias::Float(b) => b.len(),
+            Bias::Integer(b) => b.len(),
+        };
+        if biases != channels {
+            return Err(format!("{biases} biases for {channels} channels"));
         }
         Ok(Kind::Conv { weights, bias, window, group })
     }
@@ -364,6 +384,9 @@ impl<'g> Importer<'g> {
         let &[o, i, kh, kw] = tensor.shape() else {
             return Err("its weights are not of rank 4".into());
         };
+        if tensor.shape().contains(&0) {
+            return Err(format!("its weights have the shape {:?}", tensor.shape()));
+        }
         let (scales, zeros, _) = self.affine(inputs, at)?;
         if scales.len() != 1 && scales.len() != o {
             return Err(format!("{} weight scales for {o} output channels", scales.len()));
@@ -452,7 +475,8 @@ fn bytes(t: &Tensor) -> Result<Vec<i8>, String> {
 /// Weights with their zero points taken off: one for all, or one for every `each` weights.
 fn shifted(raw: &[i32], zeros: &[i32], each: usize) -> Result<Vec<i8>, String> {
     let zero = |n: usize| if zeros.len() == 1 { zeros[0] } else { zeros[n / each] };
-    let values = raw.iter().enumerate().map(|(n, w)| i8::try_from(w - zero(n)));
+    let values =
+        raw.iter().enumerate().map(|(n, w)| i8::try_from(i64::from(*w) - i64::from(zero(n))));
     values.collect::<Result<_, _>>().map_err(|_| {
         "its weights are asymmetric and do not fit 8 bits without their zero point".into()
     })
@@ -625,6 +649,7 @@ impl<'g> Builder<'g> {
 
 struct RegionBuilder<'q> {
     isa: Isa,
+    shelf: Shelf,
     quants: &'q HashMap<String, Quant>,
     ids: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
@@ -637,6 +662,7 @@ impl<'q> RegionBuilder<'q> {
     fn new(isa: Isa, quants: &'q HashMap<String, Quant>) -> Self {
         Self {
             isa,
+            shelf: Shelf::default(),
             quants,
             ids: HashMap::new(),
             tensors: Vec::new(),
@@ -679,6 +705,7 @@ impl<'q> RegionBuilder<'q> {
                 let x_quant = self.tensors[x].quant;
                 convolution(
                     self.isa,
+                    &mut self.shelf,
                     x,
                     out,
                     (x_quant, out_quant),
@@ -765,6 +792,7 @@ fn clamp(quant: Quant, bounds: Option<[f32; 2]>) -> Clamp {
 #[allow(clippy::too_many_arguments)]
 fn convolution(
     isa: Isa,
+    shelf: &mut Shelf,
     x: usize,
     out: usize,
     (from, to): (Quant, Quant),
@@ -792,7 +820,7 @@ fn convolution(
         let w: Vec<i8> = (0..taps * n).map(|i| weights.values[i % n * taps + i / n]).collect();
         let q =
             Requant { input_zero: from.zero_point, bias: &bias, multiplier: &multiplier, clamp };
-        let weights = PackedDepthwise::new(isa, &w, taps, n, &q)?;
+        let weights = PackedDepthwise::new(isa, shelf, &w, taps, n, &q)?;
         return Ok(Op::Depthwise { x, rescale: None, out, window, weights });
     }
     // [n, each, taps] → [n, taps, each]: the order in which windows are gathered.
@@ -816,7 +844,7 @@ fn convolution(
                 multiplier: &multiplier[g * m..(g + 1) * m],
                 clamp,
             };
-            PackedGemm::new(isa, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
+            PackedGemm::new(isa, shelf, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
         })
         .collect::<Result<_, _>>()?;
     Ok(Op::Conv { x, out, window, groups })

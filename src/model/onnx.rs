@@ -100,13 +100,19 @@ impl<'a> Graph<'a> {
 
     /// A constant as f32 with its shape, through a DequantizeLinear or Identity if need be.
     pub fn float_constant(&self, tensor: &str) -> Option<(Vec<f32>, Vec<usize>)> {
-        if let Some(t) = self.constant(tensor) {
-            let t = t.cast_to::<f32>().ok()?;
-            return Some((floats(&t), t.shape().to_vec()));
-        }
-        let node = self.producer(tensor)?;
+        let mut tensor = tensor;
+        let node = loop {
+            if let Some(t) = self.constant(tensor) {
+                let t = t.cast_to::<f32>().ok()?;
+                return Some((floats(&t), t.shape().to_vec()));
+            }
+            let node = self.producer(tensor)?;
+            if node.op_type != "Identity" {
+                break node;
+            }
+            tensor = &node.input[0];
+        };
         match &*node.op_type {
-            "Identity" => self.float_constant(&node.input[0]),
             "DequantizeLinear" => {
                 let w = self.constant(&node.input[0])?;
                 let shape = w.shape().to_vec();
@@ -116,11 +122,16 @@ impl<'a> Graph<'a> {
                     Some(n) => floats(self.constant(n)?.cast_to::<f32>().ok()?.as_ref()),
                     None => vec![0.0; scale.len()],
                 };
+                if scale.is_empty() || zero.len() != scale.len() {
+                    return None;
+                }
                 let rank = shape.len() as i64;
                 let axis = int(node, "axis").unwrap_or(1);
-                let axis = if axis < 0 { axis + rank } else { axis } as usize;
-                let inner: usize = shape.get(axis + 1..).unwrap_or(&[]).iter().product();
-                let at = |i: usize| if scale.len() == 1 { 0 } else { i / inner % scale.len() };
+                let axis = if axis < 0 { axis + rank } else { axis };
+                let after = usize::try_from(axis).ok()?.saturating_add(1);
+                let inner: usize = shape.get(after..).unwrap_or(&[]).iter().product();
+                let at =
+                    |i: usize| if scale.len() == 1 { 0 } else { i / inner.max(1) % scale.len() };
                 let real = w.iter().enumerate().map(|(i, w)| (w - zero[at(i)]) * scale[at(i)]);
                 Some((real.collect(), shape))
             }

@@ -150,7 +150,7 @@ impl Recorder {
         let name = format!("{}_clip.avi", oldest.stem);
         let path = store.path(&name);
         let failed = |source| SinkError::Io { what: "create", path: path.clone(), source };
-        let file = AtomicFile::create(&path).map_err(failed)?;
+        let file = store.in_dir(|| AtomicFile::create(&path)).map_err(failed)?;
         let writer = BufWriter::new(file.handle().map_err(failed)?);
         self.clip = Some(Clip {
             name,

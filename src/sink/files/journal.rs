@@ -49,7 +49,8 @@ impl Journal {
         let path = store.path(&name);
         let failed = |what, source| SinkError::Io { what, path: path.clone(), source };
         if is_new {
-            let file = OpenOptions::new().append(true).create(true).open(&path);
+            let open = || OpenOptions::new().append(true).create(true).open(&path);
+            let file = store.in_dir(open);
             let file = file.map_err(|source| failed("create", source))?;
             let bytes = file.metadata().map_err(|source| failed("create", source))?.len();
             self.current = Some(Current { name: name.clone(), file, bytes });

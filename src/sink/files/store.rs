@@ -109,13 +109,21 @@ impl Store {
         let bytes = content.len() as u64;
         self.make_room(1, bytes, spare)?;
         let path = self.path(name);
-        write_atomically(&path, content).map_err(|source| SinkError::Io {
-            what: "write",
-            path,
-            source,
-        })?;
+        let written = self.in_dir(|| write_atomically(&path, content));
+        written.map_err(|source| SinkError::Io { what: "write", path, source })?;
         self.count(name, bytes);
         Ok(())
+    }
+
+    /// What `create` makes in the directory, which is made again where somebody removed it.
+    pub fn in_dir<T>(&self, create: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.dir)?;
+                create()
+            }
+            done => done,
+        }
     }
 
     /// Removes our oldest files until `files` more with `bytes` more are within the limits.
