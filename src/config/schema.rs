@@ -519,6 +519,12 @@ pub static SCHEMA: &[Table] = &[
                 SHARE,
                 "Opacity of the hottest point; cooler points are more transparent.",
             ),
+            key(
+                "upsample",
+                Choice(&["bilinear", "guided"]),
+                "How the map becomes as fine as the picture: smoothly, or along the picture's \
+                 edges (guided filter). What is published is not changed by it.",
+            ),
             unset(
                 "box_threshold",
                 SHARE,
