@@ -81,7 +81,7 @@ pub struct V4l2Config {
     pub width: u32,
     pub height: u32,
     pub fps: u32,
-    /// `auto`, or one of `YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG`.
+    /// `auto`, or one of `YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG NM12 YM12`.
     pub format: String,
     /// Kernel buffers to ask for.
     pub buffers: u32,
