@@ -45,6 +45,19 @@ mod tests {
     }
 
     #[test]
+    fn an_item_wakes_who_waits() {
+        loom::model(|| {
+            let slot = Arc::new(Slot::default());
+            let writer = thread::spawn({
+                let slot = slot.clone();
+                move || slot.put(|_| 1)
+            });
+            assert_eq!(slot.take(LONG), Taken::Item(1));
+            writer.join().unwrap();
+        });
+    }
+
+    #[test]
     fn what_a_writer_makes_of_the_old_item_is_never_lost() {
         loom::model(|| {
             let slot = Arc::new(Slot::default());

@@ -5,7 +5,7 @@
 //! off. Run in the virtual machine by tests/vm/pixels.
 //!
 //! vivid's own arithmetic cuts YCbCr off to whole levels and keeps 0 and 255 free, which is up
-//! to five levels of blue: so a bar is drawn with that arithmetic (v4l2-tpg-core.c), and what
+//! to four levels of blue: so a bar is drawn with that arithmetic (v4l2-tpg-core.c), and what
 //! its bytes mean by ITU-R BT.601 and BT.709, to the last digit, is what must come out.
 
 use anyhow::{Context, bail, ensure};
