@@ -278,7 +278,7 @@ fn errors_word_for_word() {
              may cut short, allowed \"mean\" with it\n\
              {}:6: classes.leave: 2 is out of range, allowed a number from 0 to 1\n\
              {}:8: x: unknown key, allowed camera, geometry, model, classes, tta, heatmap, \
-             overlay, zones, rules, mean, sink or log",
+             overlay, privacy, zones, rules, mean, sink or log",
         ),
     ];
     let mut wrong = String::new();
