@@ -307,9 +307,11 @@ impl Plugged {
 }
 
 fn unplug(camera: &mut Option<Plugged>) -> anyhow::Result<()> {
-    if camera.take().is_some() {
+    // In this order: once our end of the wire is closed the port is free, and cannot be.
+    if camera.is_some() {
         std::fs::write(format!("{CONTROLLER}/detach"), PORT.to_string()).context("detach")?;
     }
+    *camera = None;
     Ok(())
 }
 
