@@ -2,6 +2,7 @@
 //! set of the machine: `cargo bench --bench int8`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use salientd::int8::aligned::Shelf;
 use salientd::int8::depthwise::{Run, depthwise};
 use salientd::int8::elementwise::{self, Rescale, Term};
 use salientd::int8::gemm::{Rows, gemm};
@@ -31,7 +32,9 @@ fn products(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((m * k * n) as u64));
         for isa in Isa::available() {
             let q = requant(&bias, &multiplier);
-            let packed = PackedGemm::new(isa, &weights(n * k), n, [1, k], &q).expect("in range");
+            let packed =
+                PackedGemm::new(isa, &mut Shelf::default(), &weights(n * k), n, [1, k], &q)
+                    .expect("in range");
             let id = BenchmarkId::new(isa.name(), format!("{m}x{k}x{n}"));
             group.bench_function(id, |b| {
                 b.iter(|| {
@@ -56,7 +59,9 @@ fn windows(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((2 * columns * c) as u64));
         for isa in Isa::available() {
             let q = requant(&bias, &multiplier);
-            let packed = PackedDepthwise::new(isa, &weights(9 * c), 9, c, &q).expect("in range");
+            let packed =
+                PackedDepthwise::new(isa, &mut Shelf::default(), &weights(9 * c), 9, c, &q)
+                    .expect("in range");
             group.bench_function(BenchmarkId::new(isa.name(), format!("{columns}x{c}")), |b| {
                 b.iter(|| {
                     let (taps, input, out) = (&taps[..], &input[..], black_box(&mut out[..]));

@@ -1,7 +1,7 @@
-//! Overlay and encoders on a 1280×720 picture, as `cargo bench --bench render`.
+//! Overlay and encoders on a 1280×720 picture, as `cargo bench --bench render`; docs/rendering.md.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use salientd::config::OverlayConfig;
+use salientd::config::{OverlayConfig, Upsample};
 use salientd::frame::{Picture, Rect};
 use salientd::heatmap::overlay::Overlay;
 use salientd::heatmap::{ClassScore, Heatmap, ViewReport, encode};
@@ -51,6 +51,15 @@ fn heatmap(covers: Rect) -> Heatmap {
     }
 }
 
+/// The encoder that was not chosen.
+fn other_jpeg(picture: &Picture, out: &mut Vec<u8>) {
+    out.clear();
+    let mut encoder = jpeg_encoder::Encoder::new(out, encode::JPEG_QUALITY);
+    encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::R_4_2_0);
+    let (width, height, colours) = (WIDTH as u16, HEIGHT as u16, jpeg_encoder::ColorType::Rgb);
+    encoder.encode(&picture.rgb, width, height, colours).unwrap();
+}
+
 fn render(criterion: &mut Criterion) {
     let scene = scene();
     let config = OverlayConfig { box_threshold: Some(0.5), ..OverlayConfig::default() };
@@ -64,11 +73,17 @@ fn render(criterion: &mut Criterion) {
     criterion.bench_function("overlay, whole picture", |b| {
         b.iter(|| black_box(overlay.render(&scene, &whole)).width);
     });
+    let mut guided = Overlay::new(&OverlayConfig { upsample: Upsample::Guided, ..config });
+    criterion.bench_function("overlay, whole picture, guided", |b| {
+        b.iter(|| black_box(guided.render(&scene, &whole)).width);
+    });
     let drawn = overlay.render(&scene, &whole).clone();
     criterion.bench_function("jpeg", |b| {
         b.iter(|| encode::jpeg(&drawn, encode::JPEG_QUALITY, &mut bytes).unwrap());
     });
     println!("jpeg: {} bytes", bytes.len());
+    criterion.bench_function("jpeg by jpeg-encoder", |b| b.iter(|| other_jpeg(&drawn, &mut bytes)));
+    println!("jpeg by jpeg-encoder: {} bytes", bytes.len());
     criterion.bench_function("overlay, whole picture, and jpeg", |b| {
         b.iter(|| {
             let drawn = overlay.render(&scene, &whole);

@@ -159,7 +159,24 @@ struct Part<'a> {
 /// Explains pictures of one size with one model and one configuration.
 ///
 /// Within a budget, while rolling, or when told that the board is hot, a picture gets only
-/// some of its views, one after another; else all of them at once.
+/// some of its views, one after another; else all of them at once. A budget of time starts no
+/// further view before [`Explainer::calibrate`] has timed it:
+///
+/// ```no_run
+/// # use salientd::{config::parse, explain::Explainer, frame::Picture, model::Model};
+/// # use std::sync::Arc;
+/// # fn watch(model: Arc<Model>, pictures: Vec<Picture>) -> Result<(), Box<dyn std::error::Error>> {
+/// let config = parse("[tta.budget]\nbudget_ms = 150", "example")?;
+/// let mut explainer = Explainer::new(model, &config)?;
+/// explainer.warm_up()?;
+/// for picture in pictures {
+///     let base = explainer.fit(&picture)?;
+///     let explanation = explainer.explain(&base)?;
+///     println!("{} views in {:.0} ms", explanation.views.len(), explanation.spent_ms);
+///     explainer.calibrate(&base)?; // one view, once it is of no hurry
+/// }
+/// # Ok(()) }
+/// ```
 pub struct Explainer {
     /// `[height, width]` of the base picture.
     size: [usize; 2],
@@ -330,11 +347,8 @@ impl Explainer {
     /// As [`Explainer::explain`].
     pub fn each_view(&mut self, base: &Picture) -> Result<Vec<ViewMap>, ExplainError> {
         let made = self.runner.side_by_side(base)?;
-        let mut merged = vec![0.0; self.runner.model.head.classes];
-        for (prepared, (_, made)) in self.runner.views.iter().zip(&made) {
-            let logits = merged.iter_mut().zip(&made.pass.logits);
-            logits.for_each(|(sum, logit)| *sum += prepared.weight * logit);
-        }
+        let views = self.runner.views.iter().zip(&made);
+        let merged = logits(&self.runner.model, views.map(|(v, (_, made))| (&made.pass, v.weight)));
         let class = (0..merged.len()).max_by(|&a, &b| merged[a].total_cmp(&merged[b]));
         let [height, width] = self.size;
         let Maps { method, merger, map, .. } = &mut self.maps;
@@ -342,9 +356,10 @@ impl Explainer {
             let Made { pass, .. } = made;
             let class = [class.unwrap_or_default()];
             view_maps(&self.runner.model, *method, prepared, base, &pass, &class, map)?;
-            merger.begin(height, width, 1, pass.logits.len());
-            merger.add(view, Weight::Uniform(1.0), [pass.height, pass.width], map, &pass.logits);
-            Ok(ViewMap { view, values: merger.map().to_vec(), logits: pass.logits })
+            merger.begin(height, width, 1);
+            merger.add(view, Weight::Uniform(1.0), [pass.height, pass.width], map);
+            let logits = self.runner.model.head.logits(&pass.pooled, 1.0);
+            Ok(ViewMap { view, values: merger.map().to_vec(), logits })
         };
         self.runner.views.iter().zip(made).map(alone).collect()
     }
@@ -497,22 +512,18 @@ impl Maps {
         parts: &[Part<'_>],
     ) -> Result<Explanation, ExplainError> {
         let [height, width] = self.size;
-        let mut logits = vec![0.0; model.head.classes];
-        for Part { made, weight, .. } in parts {
-            let weight = weight.mean();
-            logits.iter_mut().zip(&made.pass.logits).for_each(|(sum, l)| *sum += weight * l);
-        }
+        let logits = logits(model, parts.iter().map(|part| (&part.made.pass, part.weight.mean())));
         let probabilities = softmax(&logits);
         let classes = match self.only {
             Some(class) => vec![class],
             None => self.picker.pick(&probabilities),
         };
-        self.merger.begin(height, width, classes.len(), logits.len());
+        self.merger.begin(height, width, classes.len());
         for Part { view, made, weight, .. } in parts {
             let pass = &made.pass;
             view_maps(model, self.method, view, base, pass, &classes, &mut self.map)?;
             let grid = [pass.height, pass.width];
-            self.merger.add(view.view, *weight, grid, &self.map, &pass.logits);
+            self.merger.add(view.view, *weight, grid, &self.map);
         }
         let mut values = self.merger.map().to_vec();
         filter::apply(self.filter, &mut values, classes.len());
@@ -543,6 +554,16 @@ impl Maps {
             model_sha256: model.sha256.clone(),
         })
     }
+}
+
+/// The weighted sum of the views' logits; the head runs once.
+fn logits<'a>(model: &Model, views: impl Iterator<Item = (&'a Pass, f32)>) -> Vec<f32> {
+    let (mut pooled, mut sum) = (vec![0.0; model.head.channels], 0.0);
+    for (pass, weight) in views {
+        pooled.iter_mut().zip(&pass.pooled).for_each(|(p, x)| *p += weight * x);
+        sum += weight;
+    }
+    model.head.logits(&pooled, sum)
 }
 
 fn prepare(model: &Model, size: [usize; 2], v: &WeightedView) -> Result<Prepared, ExplainError> {
@@ -596,7 +617,7 @@ fn view_maps(
             }
             Ok(())
         };
-        Ok(model.run(&v.plan, masked)?.logits)
+        Ok(model.head.logits(&model.run(&v.plan, masked)?.pooled, 1.0))
     };
     score_maps(&features, &head, classes, v.plan.size, SCORE_CHANNELS, infer, out)
 }

@@ -23,6 +23,7 @@ pub mod model;
 pub mod pipeline;
 pub mod preprocess;
 pub mod rules;
+pub mod sandbox;
 pub mod sink;
 pub mod slot;
 pub mod tta;

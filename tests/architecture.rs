@@ -15,15 +15,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("health", &[]),
     ("int8", &[]),
+    // What systemd's sandbox refuses, for the errors of cameras and sinks.
+    ("sandbox", &[]),
     ("slot", &[]),
     ("classes", &["config"]),
-    ("camera", &["frame", "config"]),
+    ("camera", &["frame", "config", "sandbox"]),
     ("preprocess", &["bilinear", "frame", "config"]),
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
     ("rules", &["config", "classes", "heatmap"]),
-    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health", "sandbox"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",
@@ -91,7 +93,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     // No I/O and no clock here: these rooms are functions of their arguments.
     (
         "std::fs",
-        &["config", "camera", "model", "sink", "explain", "eval", "pipeline", "health", "cli"],
+        &[
+            "config", "camera", "model", "sink", "sandbox", "explain", "eval", "pipeline",
+            "health", "cli",
+        ],
     ),
     ("std::net", &["config", "sink", "pipeline", "cli"]),
     ("Instant::now", &["camera", "slot", "sink", "explain", "eval", "pipeline", "cli"]),

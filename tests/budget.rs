@@ -131,8 +131,7 @@ fn rolling_converges_and_heeds_cuts() {
             cost += fresh
                 .map(|v| View { scale: v.scale, hflip: v.hflip }.cost(SIDE, SIDE))
                 .sum::<f64>();
-            // Warming up earned a little that is not spent yet.
-            assert!(cost <= 1.5 * frames + 1.0, "{cost} views' cost in {frames} frames");
+            assert!(cost <= 1.5 * frames + 1e-9, "{cost} views' cost in {frames} frames");
             if shot == 0 {
                 assert!(got.views.iter().all(|v| v.age_ms == 0.0), "kept over a cut: {got:?}");
             }

@@ -463,7 +463,7 @@ fn bench_and_inspect_speak_json() {
     ]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    for stage in ["decode", "preprocess", "view", "frame", "render"] {
+    for stage in ["decode", "preprocess", "view", "frame", "draw", "render"] {
         let at = |key: &str| report["stages"][stage][key].as_f64().unwrap_or(f64::NAN);
         let [min, p50, p95] = ["min_ms", "p50_ms", "p95_ms"].map(at);
         assert!(0.0 < min && min <= p50 && p50 <= p95, "{stage}: {report}");

@@ -143,8 +143,8 @@ fn features_and_methods_are_matched_over_tract() {
         let expected = npy(&format!("{i}_features.npy"));
         assert_eq!(expected.shape, [pass.height, pass.width, pass.channels]);
         worst.see(off(&pass.features, &expected.values), format!("features of {i}"));
-        for (c, (got, expected)) in pass.logits.iter().zip(floats(&image["all_logits"])).enumerate()
-        {
+        let logits = model.head.logits(&pass.pooled, 1.0);
+        for (c, (got, expected)) in logits.iter().zip(floats(&image["all_logits"])).enumerate() {
             worst.see((got - expected).abs(), format!("logit {c} of {i}"));
         }
 
@@ -173,7 +173,8 @@ fn features_and_methods_are_matched_over_tract() {
                 };
                 *m = x * mask[pixel];
             }
-            Ok::<_, MethodError>(common::pass(&model, &plan, &masked).unwrap().logits)
+            let pass = common::pass(&model, &plan, &masked).unwrap();
+            Ok::<_, MethodError>(model.head.logits(&pass.pooled, 1.0))
         };
         let channels = pass.channels;
         score_maps(&features_of(&pass), &head, &units, size, channels, infer, &mut maps).unwrap();

@@ -213,6 +213,7 @@ fn damaged_requests() {
         model: ModelEntry { name: "m".into(), sha256: "00".into() },
         classes: vec!["a".into()],
         zones: Vec::new(),
+        rules: Vec::new(),
         means: None,
         health: Arc::new(salientd::health::Health::new(Instant::now())),
         config: Arc::new(Mutex::default()),

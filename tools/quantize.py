@@ -59,6 +59,7 @@ def arguments():
     add("--scaling", choices=photos.SCALINGS, help="default: the model's metadata, else keras")
     add("--colour", choices=("rgb", "bgr"), help="default: the model's metadata, else rgb")
     add("--kept", type=float, default=equalize.KEPT, help="share of photos whose extremes a range covers (%(default)s)")
+    add("--limit", action="append", default=[], metavar="TENSOR=VALUE", help="end a spiking tensor's range at VALUE")
     add("--no-equalize", action="store_true", help="leave the channels' scales as they are")
     add("--min-top1", type=float, help="least share of equal decisions")
     add("--min-pearson", type=float, help="least mean correlation of the maps")
@@ -104,7 +105,10 @@ def run(args):
     equalize.KEPT = args.kept
 
     reference = agreement.Probe(network.to_model(), network.features, network.logits, args.threads)
-    extents = quantizer.measure(network, progress((reader(p, height, width) for p in calibration), "ranges", len(calibration)))
+    limits = tensor_limits(args.limit, network)
+    inputs = progress((reader(p, height, width) for p in calibration), "ranges", len(calibration))
+    extents = quantizer.measure(network, inputs, limits)
+    spike = quantizer.spike(network, extents)
     if not args.no_equalize:
         quantizer.equalize_network(network, extents)
     fit = read(photos.spread(calibration, FIT_MAX))
@@ -123,6 +127,8 @@ def run(args):
         "size": f"{height}x{width}",
         "calibration_photos": len(calibration),
         "kept": args.kept,
+        "limits": limits,
+        "spike": spike and dict(zip(("tensor", "largest", "median"), spike)),
         "equalized": not args.no_equalize,
         "int8_nodes": len(plan.weights),
         "float_nodes": [f"{n.name} ({n.op_type})" for n in plan.floats],
@@ -151,6 +157,23 @@ def input_size(text):
     except ValueError:
         raise QuantizationError(f"size {text!r}: expected HxW, as in 299x299")
     return height, width
+
+
+def tensor_limits(texts, network):
+    """TENSOR=VALUE, each a tensor that a ReLU or Clip before the pooling writes."""
+    known = [n.output[0] for n in network.nodes[: network.pool] if n.op_type in quantizer.ACTIVATIONS]
+    limits = {}
+    for text in texts:
+        tensor, _, value = text.rpartition("=")
+        if tensor not in known:
+            raise QuantizationError(f"--limit {text}: expected TENSOR=VALUE with a ReLU's output, as {', '.join(known[:3])}")
+        try:
+            limits[tensor] = float(value)
+        except ValueError:
+            limits[tensor] = 0.0
+        if not 0 < limits[tensor] < float("inf"):
+            raise QuantizationError(f"--limit {text}: {value!r} is no number above 0")
+    return limits
 
 
 def choose_photos(args):
@@ -192,6 +215,11 @@ def print_report(report):
     print(f"{report['out']}: {report['bytes'] / 1e6:.2f} MB, {report['int8_nodes']} convolutions in int8")
     if report["float_nodes"]:
         print(f"left in float before the pooling: {', '.join(report['float_nodes'])}")
+    if (spike := report["spike"]) is not None:
+        print(
+            f"{spike['tensor']} reaches {spike['largest']:.3g} on one calibration photo and {spike['median']:.3g} on the median "
+            "one: ranges that cover that leave other photos few codes; --limit can end them earlier"
+        )
     print(f"against float on {a['photos']} photos at {report['size']}, none used for calibration:")
     print(f"  same decision (top-1)            {a['top1_agreement']:.4f}")
     print(

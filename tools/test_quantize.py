@@ -91,8 +91,12 @@ def test_maps_survive(folder):
 
 
 def test_missed_threshold_fails(folder):
-    run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0)
+    run = quantize(
+        folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0, "--limit", "r1=0.5",
+    )
     assert run.returncode == 1 and "pearson_mean" in run.stderr and "is under 1.0" in run.stderr
+    constants = {i.name: numpy_helper.to_array(i) for i in onnx.load(folder / "q.onnx").graph.initializer}
+    assert constants["r1_scale"] * (255 - int(constants["r1_zero_point"])) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,8 @@ def test_missed_threshold_fails(folder):
             "4 photos left for calibration in few, at least 16 are needed; 100 to 250 of what the camera will see are better",
         ),
         (["m.onnx", "--images", "broken"], "broken/00.png: can't be read as an image: cannot identify image file 'broken/00.png'"),
+        (["m.onnx", "--images", "photos", "--limit", "c9=24"], "--limit c9=24: expected TENSOR=VALUE with a ReLU's output, as r1, features"),
+        (["m.onnx", "--images", "photos", "--limit", "r1=wide"], "--limit r1=wide: 'wide' is no number above 0"),
         (["m.onnx", "--images", "photos", "--eval-images", "empty"], "empty: no photos (.bmp, .jpeg, .jpg, .png, .webp) in it"),
     ],
 )
@@ -135,8 +141,28 @@ def test_what_is_no_model_is_refused(folder):
 def test_never_overwrites(folder):
     (folder / "q.onnx").write_text("precious")
     run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx")
-    assert run.returncode == 1 and "exists; give --force" in run.stderr
+    assert run.returncode == 1 and run.stderr == "quantize: q.onnx: exists; give --force to overwrite it\n"
     assert (folder / "q.onnx").read_text() == "precious"
+
+
+def test_a_limit_holds_for_what_follows_and_ends_the_range():
+    x = np.random.default_rng(2).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    network = Network(small_network())
+    free, held = quantizer.measure(network, [x]), quantizer.measure(network, [x], {"r1": 0.5})
+    assert free["r1"].high().max() > 1 and held["r1"].high().max() == 0.5
+    assert held["c2"].reach().max() < free["c2"].reach().max()
+    assert held["n1"].high().max() == free["n1"].high().max()
+    assert quantizer.covering(held["r1"]).dequantize(np.array([255], np.uint8)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("photos, expected", [((1, 1, 1, 1, 9), ("r1", 9.0, 1.0)), ((1, 2, 3, 3.9, 1), None)])
+def test_a_spike_is_named_where_it_arises(photos, expected):
+    network = Network(small_network())
+    extents = {n.output[0]: equalize.Extent() for n in network.nodes[: network.pool]}
+    for peak in photos:
+        for extent in extents.values():
+            extent.add(np.full((1, 16, 2, 2), peak, np.float32))
+    assert quantizer.spike(network, extents) == expected
 
 
 def test_equalisation_changes_nothing_in_float():

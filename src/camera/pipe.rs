@@ -7,6 +7,7 @@
 use super::{Camera, CameraCounters, CameraError, mjpeg, usual_matrix, y4m};
 use crate::config::{PipeConfig, PipeFormat};
 use crate::frame::{Frame, FrameLayout, PixelFormat, YuvMatrix, YuvRange};
+use crate::sandbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -33,6 +34,8 @@ const SPARE_BUFFERS: usize = 3;
 /// The newest frame of a stream.
 pub struct Pipe {
     name: String,
+    /// The command names an address, so it will need a network.
+    over_network: bool,
     child: Option<Child>,
     /// Once the command has ended: how, or nothing where it had to be ended.
     exit: Option<Option<ExitStatus>>,
@@ -139,7 +142,9 @@ impl Pipe {
         let Some(output) = output else {
             return Err(CameraError::unusable(program, "no standard output"));
         };
-        Self::start(program.clone(), Some(child), output, errors, parser)
+        let mut pipe = Self::start(program.clone(), Some(child), output, errors, parser)?;
+        pipe.over_network = arguments.iter().any(|argument| argument.contains("://"));
+        Ok(pipe)
     }
 
     fn start(
@@ -150,8 +155,16 @@ impl Pipe {
         parser: Parser,
     ) -> Result<Self, CameraError> {
         let shared = Arc::<Shared>::default();
-        let mut pipe =
-            Self { name, child, exit: None, shared, threads: Vec::new(), frames: 0, layout: None };
+        let mut pipe = Self {
+            name,
+            over_network: false,
+            child,
+            exit: None,
+            shared,
+            threads: Vec::new(),
+            frames: 0,
+            layout: None,
+        };
         let shared = pipe.shared.clone();
         pipe.spawn("pipe-reader", move || read_frames(input, parser, &shared))?;
         if let Some(errors) = errors {
@@ -192,7 +205,8 @@ impl Pipe {
                 };
                 let line = self.shared.last_line();
                 let words = if line.is_empty() { String::new() } else { format!(": {line}") };
-                CameraError::gone(name, why + &words)
+                let hint = refused(self.over_network).map(|hint| format!("; {hint}"));
+                CameraError::gone(name, why + &words + &hint.unwrap_or_default())
             }
         }
     }
@@ -247,6 +261,12 @@ impl Drop for Pipe {
             let _ = thread.join();
         }
     }
+}
+
+/// What the service's sandbox may have kept from a command that ended with an error.
+fn refused(over_network: bool) -> Option<String> {
+    let network = over_network.then(sandbox::without_network).flatten();
+    network.or_else(sandbox::without_media_devices)
 }
 
 /// Asks the whole group to end, then makes it, and reaps the child.

@@ -113,16 +113,21 @@ fn age(timestamp: Duration) -> Duration {
 }
 
 fn wanted(config: &V4l2Config) -> Result<Wanted, CameraError> {
-    let format = match config.format.as_str() {
+    let code = match config.format.as_str() {
         "auto" => None,
-        code => Some(PixelFormat::from_fourcc(code).ok_or_else(|| {
-            let known = PixelFormat::ALL.map(PixelFormat::fourcc).join(", ");
-            let why = format!("{code:?}, allowed: auto, {known}");
+        name => Some(known(name).ok_or_else(|| {
+            let names = PixelFormat::ALL.map(PixelFormat::fourcc).join(", ");
+            let why = format!("{name:?}, allowed: auto, {names}, NM12, YM12");
             CameraError::unusable("camera.v4l2.format", why)
         })?),
     };
     let &V4l2Config { width, height, fps, .. } = config;
-    Ok(Wanted { format, width, height, fps })
+    Ok(Wanted { code, width, height, fps })
+}
+
+fn known(name: &str) -> Option<FourCc> {
+    let code = name.as_bytes().try_into().ok()?;
+    negotiate::pixel_format(code).map(|_| code)
 }
 
 fn open_device(path: &Path, camera: &str) -> Result<Device, CameraError> {
@@ -174,8 +179,8 @@ fn no_format(device: &Device, wanted: &Wanted, offered: &[String]) -> String {
             .into();
     }
     let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
-    match wanted.format {
-        Some(format) => format!("no format {}, the camera offers {offered}", format.fourcc()),
+    match wanted.code {
+        Some(code) => format!("no format {}, the camera offers {offered}", capture::name(code)),
         None => {
             let known = PixelFormat::ALL.map(PixelFormat::fourcc).join(", ");
             format!("no common format: the camera offers {offered}; we read {known}")

@@ -103,6 +103,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let heatmap = frame.explain(&base)?.into_heatmap(&placement, jpeg.moment());
     let mut overlay = Overlay::new(&OverlayConfig::default());
     let mut bytes = Vec::new();
+    bench.stage("draw", || {
+        overlay.render(&picture, &heatmap);
+        Ok(())
+    })?;
     bench.stage("render", || {
         bytes.clear();
         Ok(encode::jpeg(overlay.render(&picture, &heatmap), QUALITY, &mut bytes)?)
@@ -134,7 +138,7 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
         report.model, report.views, report.threads, report.isa, report.runs
     );
     println!("{:<12}{:>10}{:>10}{:>10}", "stage, ms", "p50", "p95", "min");
-    for stage in ["decode", "preprocess", "view", "frame", "render"] {
+    for stage in ["decode", "preprocess", "view", "frame", "draw", "render"] {
         if let Some(t) = report.stages.get(stage) {
             println!("{stage:<12}{:>10.2}{:>10.2}{:>10.2}", t.p50_ms, t.p95_ms, t.min_ms);
         }

@@ -420,6 +420,7 @@ fn sinks(
             model: entry.clone(),
             classes: model.labels.clone(),
             zones: config.zones.clone(),
+            rules: config.rules.iter().map(|rule| rule.name.clone()).collect(),
             means: means.clone(),
             health: outside.health.clone(),
             config: outside.shown.clone(),

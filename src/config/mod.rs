@@ -81,7 +81,7 @@ pub struct V4l2Config {
     pub width: u32,
     pub height: u32,
     pub fps: u32,
-    /// `auto`, or one of `YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG`.
+    /// `auto`, or one of `YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG NM12 YM12`.
     pub format: String,
     /// Kernel buffers to ask for.
     pub buffers: u32,
@@ -487,6 +487,7 @@ pub struct OverlayConfig {
     pub colormap: Colormap,
     /// Opacity of the hottest point, 0–1; cooler points are more transparent.
     pub alpha: f32,
+    pub upsample: Upsample,
     /// A box around each region above this threshold; absent: none.
     pub box_threshold: Option<f32>,
     /// What `box_threshold` is a share of.
@@ -494,6 +495,16 @@ pub struct OverlayConfig {
     /// With the boxes, the outline of each region.
     pub contours: bool,
     pub label: bool,
+}
+
+/// How a map becomes as fine as its picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upsample {
+    #[default]
+    Bilinear,
+    /// Along the picture's edges; see `heatmap::guided`.
+    Guided,
 }
 
 /// How a threshold is found; see `heatmap::region::Threshold`.
@@ -525,6 +536,7 @@ impl Default for OverlayConfig {
         Self {
             colormap: Colormap::Turbo,
             alpha: 0.6,
+            upsample: Upsample::Bilinear,
             box_threshold: None,
             threshold: ThresholdKind::Share,
             contours: false,

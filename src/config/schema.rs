@@ -142,8 +142,12 @@ pub static SCHEMA: &[Table] = &[
             key("fps", Integer { min: 1, max: 240 }, "Frames per second to ask for."),
             key(
                 "format",
-                Choice(&["auto", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY", "MJPG"]),
-                "Pixel format by its V4L2 code; auto takes the one that costs least.",
+                Choice(&[
+                    "auto", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY", "MJPG", "NM12",
+                    "YM12",
+                ]),
+                "Pixel format by its V4L2 code; auto takes the one that costs least. NM12 and YM12 \
+                 are NV12 and YU12 with planes in buffers of their own, and taken for these, too.",
             ),
             key("buffers", Integer { min: 2, max: 32 }, "Kernel buffers to ask for."),
             key(
@@ -514,6 +518,12 @@ pub static SCHEMA: &[Table] = &[
                 "alpha",
                 SHARE,
                 "Opacity of the hottest point; cooler points are more transparent.",
+            ),
+            key(
+                "upsample",
+                Choice(&["bilinear", "guided"]),
+                "How the map becomes as fine as the picture: smoothly, or along the picture's \
+                 edges (guided filter). What is published is not changed by it.",
             ),
             unset(
                 "box_threshold",

@@ -106,7 +106,8 @@ impl Faithfulness {
             ViewResizer::new(self.size, self.size, false, &scaling).map_err(ExplainError::from)?;
         let fill = |input: &mut [f32]| Ok::<(), ExplainError>(resizer.resize(picture, input)?);
         let pass = self.model.run(&self.plan, fill)?;
-        Ok(softmax(&pass.logits).get(class).copied().map_or(0.0, f64::from))
+        let logits = self.model.head.logits(&pass.pooled, 1.0);
+        Ok(softmax(&logits).get(class).copied().map_or(0.0, f64::from))
     }
 
     /// The colour that the model's scaling makes 0 of, as far as bytes can say it.

@@ -7,9 +7,10 @@ use super::boxes::{Bounds, Grid, boxes_at_levels};
 use super::faithfulness::{Curves, Faithfulness, STEPS, area};
 use super::metrics::{Summary, mean, peak};
 use crate::camera::image::load_image;
-use crate::config::{ClassName, ClassSelect, ClassesConfig, Config};
+use crate::config::{ClassName, ClassSelect, ClassesConfig, Config, Upsample};
 use crate::explain::{Explainer, Explanation, content};
-use crate::frame::{Picture, Placement};
+use crate::frame::{Picture, Placement, Rect};
+use crate::heatmap::guided::GuidedFilter;
 use crate::heatmap::region::{Threshold, regions};
 use crate::model::Model;
 use crate::preprocess::geometry::Geometry;
@@ -131,12 +132,14 @@ pub struct Localizer {
     geometry: Geometry,
     faithfulness: Faithfulness,
     subject: Subject,
+    guided: Option<GuidedFilter>,
     trials: Vec<Trial>,
     photos: usize,
 }
 
 impl Localizer {
-    /// `config`'s classes give way to `subject`; its filter should be `none`.
+    /// `config`'s classes give way to `subject`; its filter should be `none`. Maps are those
+    /// that `config.overlay.upsample` draws.
     ///
     /// # Errors
     /// The model does not work at that size, or lacks a class that the boxes name.
@@ -160,7 +163,9 @@ impl Localizer {
         let geometry =
             Geometry::new(&config.geometry).map_err(crate::explain::ExplainError::from)?;
         let faithfulness = Faithfulness::new(model, explainer.size(), explainer.threads())?;
-        Ok(Self { explainer, geometry, faithfulness, subject, trials: Vec::new(), photos: 0 })
+        let guided = (config.overlay.upsample == Upsample::Guided).then(GuidedFilter::default);
+        let trials = Vec::new();
+        Ok(Self { explainer, geometry, faithfulness, subject, guided, trials, photos: 0 })
     }
 
     pub fn explainer(&self) -> &Explainer {
@@ -177,7 +182,10 @@ impl Localizer {
         let size = self.explainer.size();
         let fitted = self.geometry.fit(&picture, size);
         let (placement, base) = fitted.map_err(crate::explain::ExplainError::from)?;
-        let explained = self.explainer.explain(base)?;
+        let mut explained = self.explainer.explain(base)?;
+        if let Some(guided) = &mut self.guided {
+            refine(&mut explained, guided, base);
+        }
         let classes = match self.subject {
             Subject::Top1 => vec![0],
             Subject::Annotated => {
@@ -243,6 +251,18 @@ impl Localizer {
 /// `[classes]` without thresholds that would make one photo depend on another.
 fn each_photo_alone() -> ClassesConfig {
     ClassesConfig { enter: 0.0, leave: 0.0, ..ClassesConfig::default() }
+}
+
+/// Every class's map along the edges of the picture that the model saw.
+fn refine(explained: &mut Explanation, guided: &mut GuidedFilter, base: &Picture) {
+    let (count, whole) =
+        (explained.classes.len(), Rect::full(base.width as u32, base.height as u32));
+    for class in 0..count {
+        let of_class = || explained.values.iter().skip(class).step_by(count);
+        let mut map: Vec<f32> = of_class().copied().collect();
+        guided.refine(base, whole, &mut map, explained.width);
+        explained.values.iter_mut().skip(class).step_by(count).zip(map).for_each(|(v, m)| *v = m);
+    }
 }
 
 /// Indices of the classes that the boxes name.

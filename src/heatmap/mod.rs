@@ -4,6 +4,7 @@
 pub mod colormap;
 pub mod encode;
 pub mod filter;
+pub mod guided;
 mod legend;
 pub mod mean;
 pub mod method;

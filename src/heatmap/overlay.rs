@@ -2,9 +2,10 @@
 
 use super::Heatmap;
 use super::colormap::{self, Table};
+use super::guided::GuidedFilter;
 use super::legend::Legend;
 use super::region::{self, Contour, Threshold};
-use crate::config::{Colormap, OverlayConfig, ThresholdKind};
+use crate::config::{Colormap, OverlayConfig, ThresholdKind, Upsample};
 use crate::frame::{Picture, Rect};
 
 /// Map values are drawn as 0–255 with 8 more bits for interpolation.
@@ -17,6 +18,9 @@ pub struct Overlay {
     threshold: Option<Threshold>,
     contours: bool,
     legend: Option<Legend>,
+    guided: Option<GuidedFilter>,
+    /// The map that is drawn, `[height, width]`.
+    map: Vec<f32>,
     buffers: Buffers,
     canvas: Picture,
 }
@@ -64,6 +68,8 @@ impl Overlay {
             threshold: threshold(config),
             contours: config.contours,
             legend: config.label.then(|| Legend::new(&table)),
+            guided: (config.upsample == Upsample::Guided).then(GuidedFilter::default),
+            map: Vec::new(),
             table,
             buffers: Buffers::default(),
             canvas: Picture::new(0, 0),
@@ -103,7 +109,11 @@ impl Overlay {
     /// below 0 are transparent, the largest has the configured opacity.
     pub fn blend(&mut self, picture: &mut Picture, heatmap: &Heatmap, class: usize) {
         let (width, height) = (heatmap.width, heatmap.height);
-        if !self.buffers.quantise(heatmap, class) {
+        self.take_map(heatmap, class);
+        if let Some(guided) = &mut self.guided {
+            guided.refine(picture, heatmap.covers, &mut self.map, width);
+        }
+        if !self.buffers.quantise(&self.map) {
             return;
         }
         let covers = heatmap.covers;
@@ -129,7 +139,8 @@ impl Overlay {
     /// The map of class number `class` alone, in colours, one pixel a cell.
     pub fn map_picture(&mut self, heatmap: &Heatmap, class: usize) -> Picture {
         let mut picture = Picture::new(heatmap.width, heatmap.height);
-        if self.buffers.quantise(heatmap, class) {
+        self.take_map(heatmap, class);
+        if self.buffers.quantise(&self.map) {
             let pixels = picture.rgb.chunks_exact_mut(3);
             for (pixel, &level) in pixels.zip(&self.buffers.levels) {
                 pixel.copy_from_slice(&self.table[(usize::from(level) + 128) >> 8]);
@@ -138,18 +149,27 @@ impl Overlay {
         picture
     }
 
+    /// Fills `map` with a class's map; empty where the heatmap has none.
+    fn take_map(&mut self, heatmap: &Heatmap, class: usize) {
+        let (classes, cells) = (heatmap.classes.len(), heatmap.width * heatmap.height);
+        self.map.clear();
+        if class < classes && heatmap.values.len() == cells * classes {
+            self.map.extend(heatmap.values.iter().skip(class).step_by(classes));
+        }
+    }
+
+    /// Around what is hot in the map that was drawn.
     fn draw_boxes(&self, picture: &mut Picture, heatmap: &Heatmap) {
-        let Some(threshold) = self.threshold else { return };
-        let map = heatmap.class_map(0);
-        let Some(level) = threshold.level(&map) else { return };
+        let (Some(threshold), map) = (self.threshold, &self.map) else { return };
+        let Some(level) = threshold.level(map) else { return };
         let line_px = (picture.height as u32 / 360).max(1);
         if self.contours {
-            let lines = region::contours(&map, heatmap.width, level);
+            let lines = region::contours(map, heatmap.width, level);
             for (width_px, colour) in [(line_px + 2, [0; 3]), (line_px, [255; 3])] {
                 lines.iter().for_each(|line| trace(picture, heatmap, line, width_px, colour));
             }
         }
-        for region in region::regions(&map, heatmap.width, level) {
+        for region in region::regions(map, heatmap.width, level) {
             let cells = region.bounds;
             let place = region::in_picture(cells, heatmap.width, heatmap.height, heatmap.covers);
             // White around black can be seen on any ground.
@@ -172,22 +192,16 @@ impl Blend {
 }
 
 impl Buffers {
-    /// Fills `levels` with the positive part of a class map, scaled to its maximum. False
-    /// if there is nothing to draw.
-    fn quantise(&mut self, heatmap: &Heatmap, class: usize) -> bool {
-        let classes = heatmap.classes.len();
-        let cells = heatmap.width * heatmap.height;
-        if class >= classes || cells == 0 || heatmap.values.len() != cells * classes {
-            return false;
-        }
-        let values = || heatmap.values.iter().skip(class).step_by(classes).copied();
-        let peak = values().filter(|value| value.is_finite()).fold(0.0, f32::max);
+    /// Fills `levels` with the positive part of a map, scaled to its maximum. False if there
+    /// is nothing to draw.
+    fn quantise(&mut self, map: &[f32]) -> bool {
+        let peak = region::peak(map);
         if peak <= 0.0 {
             return false;
         }
         self.levels.clear();
         // A cast saturates: negative values and NaN become 0, infinity the maximum.
-        let quantised = values().map(|value| (value / peak * FULL + 0.5).min(FULL) as u16);
+        let quantised = map.iter().map(|value| (value / peak * FULL + 0.5).min(FULL) as u16);
         self.levels.extend(quantised);
         true
     }

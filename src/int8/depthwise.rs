@@ -72,6 +72,7 @@ pub fn depthwise(w: &PackedDepthwise, mut run: Run) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::int8::aligned::Shelf;
     use crate::int8::pack::Requant;
     use crate::int8::{Clamp, load, store};
     use proptest::prelude::*;
@@ -96,7 +97,9 @@ mod tests {
         let multiplier: Vec<f32> = (0..channels).map(|c| (c + 1) as f32 / 9e3).collect();
         let (bias, multiplier) = (&bias[..], &multiplier[..]);
         let q = Requant { input_zero: case.zero, bias, multiplier, clamp: case.clamp };
-        let packed = PackedDepthwise::new(isa, &case.weights, taps, channels, &q).unwrap();
+        let packed =
+            PackedDepthwise::new(isa, &mut Shelf::default(), &case.weights, taps, channels, &q)
+                .unwrap();
         // Of a 3×3 kernel, windows as they slide over a picture; else any order of taps.
         let line = 2 * count + 3;
         let at = |r: usize, t: usize| match taps {

@@ -73,6 +73,7 @@ pub(super) fn even_tiles(count: usize, most: usize) -> impl Iterator<Item = (usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::int8::aligned::Shelf;
     use crate::int8::pack::Requant;
     use crate::int8::{Clamp, Isa, load, store};
     use proptest::prelude::*;
@@ -115,7 +116,8 @@ mod tests {
         let multiplier: Vec<f32> =
             noise(seed + 3, n).map(|b| (b as f32 + 1.0) / (k as f32 * 4000.0)).collect();
         let q = Requant { input_zero: zero, bias: &bias, multiplier: &multiplier, clamp };
-        let packed = PackedGemm::new(isa, &weights, n, [runs, run], &q).unwrap();
+        let packed =
+            PackedGemm::new(isa, &mut Shelf::default(), &weights, n, [runs, run], &q).unwrap();
         let mut out = vec![store(77); m * (n + 2) + 1];
         let left = Rows { rows: &rows, row_stride: stride, run_stride, count: m };
         gemm(&packed, left, &mut out, n + 2);
@@ -148,7 +150,9 @@ mod tests {
                     multiplier: &[1.0; 33],
                     clamp: Clamp::new(10, 0, 255),
                 };
-                let packed = PackedGemm::new(isa, &[weight; 33 * 5], 33, [1, 5], &q).unwrap();
+                let packed =
+                    PackedGemm::new(isa, &mut Shelf::default(), &[weight; 33 * 5], 33, [1, 5], &q)
+                        .unwrap();
                 let mut out = vec![store(1); 33];
                 let rows = [store(255); 80];
                 let left = Rows { rows: &rows, row_stride: 5, run_stride: 0, count: 1 };

@@ -16,7 +16,7 @@
 //! on every machine gives the same bits ([`requantize`] is the definition; each kernel has
 //! its scalar twin). ONNX Runtime rounds the same way.
 
-mod aligned;
+pub mod aligned;
 pub mod depthwise;
 mod depthwise_scalar;
 pub mod elementwise;

@@ -1,7 +1,7 @@
 //! Weights in the order in which the kernels read them. Packed once, at load; shared by
 //! every plan.
 
-use super::aligned::Aligned;
+use super::aligned::{Aligned, Shelf};
 use super::{ACT_OFFSET, Clamp, Isa};
 
 /// Something about a layer's numbers that the kernels cannot take.
@@ -129,6 +129,7 @@ impl PackedGemm {
     /// `weights` is `[n, runs, run]`: the weights of one output channel lie together.
     pub fn new(
         isa: Isa,
+        shelf: &mut Shelf,
         weights: &[i8],
         n: usize,
         [runs, run]: [usize; 2],
@@ -143,7 +144,7 @@ impl PackedGemm {
         let narrow = isa == Isa::Avx512Vnni && rest > 0 && rest <= columns / 2;
         let last = if narrow { columns / 2 } else { columns };
         let slots = full * columns + if rest > 0 { last } else { 0 };
-        let mut data = Aligned::zeroed(slots * k_units * k_unit + read_ahead(isa));
+        let mut data = shelf.take(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
         let bytes = data.as_mut_slice();
@@ -245,6 +246,7 @@ impl PackedDepthwise {
     /// `weights` is `[taps, channels]`.
     pub fn new(
         isa: Isa,
+        shelf: &mut Shelf,
         weights: &[i8],
         taps: usize,
         channels: usize,
@@ -255,7 +257,7 @@ impl PackedDepthwise {
         let used = depthwise_used(isa, taps);
         let groups = taps.div_ceil(used);
         let slots = channels.div_ceil(block) * block;
-        let mut data = Aligned::zeroed(slots * groups * group);
+        let mut data = shelf.take(slots * groups * group);
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
         let bytes = data.as_mut_slice();

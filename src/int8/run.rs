@@ -465,6 +465,7 @@ fn pad(x: Source, pads: &[usize; 4], dest: Dest) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::int8::aligned::Shelf;
     use crate::int8::elementwise::{Rescale, Term};
     use crate::int8::graph::{Pads, TensorInfo};
     use crate::int8::pack::Requant;
@@ -560,13 +561,14 @@ mod tests {
                 multiplier: &multiplier[of],
                 clamp: self.clamp(),
             };
-            let weights = self.weights();
+            let (weights, mut shelf) = (self.weights(), Shelf::default());
             let op = if each == 1 && self.groups == self.outputs {
                 let turned: Vec<i8> = (0..taps * self.outputs)
                     .map(|i| weights[i % self.outputs * taps + i / self.outputs])
                     .collect();
                 let q = q(0..self.outputs);
-                let weights = PackedDepthwise::new(isa, &turned, taps, self.outputs, &q).unwrap();
+                let weights =
+                    PackedDepthwise::new(isa, &mut shelf, &turned, taps, self.outputs, &q).unwrap();
                 Op::Depthwise { x: 0, rescale: before, out: 1, window: self.window, weights }
             } else {
                 let n = self.outputs / self.groups;
@@ -574,7 +576,9 @@ mod tests {
                 let groups = weights
                     .chunks(n * taps * each)
                     .enumerate()
-                    .map(|(g, w)| PackedGemm::new(isa, w, n, run, &q(g * n..(g + 1) * n)).unwrap())
+                    .map(|(g, w)| {
+                        PackedGemm::new(isa, &mut shelf, w, n, run, &q(g * n..(g + 1) * n)).unwrap()
+                    })
                     .collect();
                 Op::Conv { x: 0, out: 1, window: self.window, groups }
             };

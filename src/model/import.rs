@@ -10,6 +10,7 @@
 
 use super::ModelError;
 use super::onnx::{Graph, attribute, int, ints};
+use crate::int8::aligned::Shelf;
 use crate::int8::elementwise::{Rescale, Term};
 use crate::int8::graph::{Layout, Op, Pads, Region, TensorInfo, Window};
 use crate::int8::pack::{PackError, PackedDepthwise, PackedGemm, Requant};
@@ -648,6 +649,7 @@ impl<'g> Builder<'g> {
 
 struct RegionBuilder<'q> {
     isa: Isa,
+    shelf: Shelf,
     quants: &'q HashMap<String, Quant>,
     ids: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
@@ -660,6 +662,7 @@ impl<'q> RegionBuilder<'q> {
     fn new(isa: Isa, quants: &'q HashMap<String, Quant>) -> Self {
         Self {
             isa,
+            shelf: Shelf::default(),
             quants,
             ids: HashMap::new(),
             tensors: Vec::new(),
@@ -702,6 +705,7 @@ impl<'q> RegionBuilder<'q> {
                 let x_quant = self.tensors[x].quant;
                 convolution(
                     self.isa,
+                    &mut self.shelf,
                     x,
                     out,
                     (x_quant, out_quant),
@@ -788,6 +792,7 @@ fn clamp(quant: Quant, bounds: Option<[f32; 2]>) -> Clamp {
 #[allow(clippy::too_many_arguments)]
 fn convolution(
     isa: Isa,
+    shelf: &mut Shelf,
     x: usize,
     out: usize,
     (from, to): (Quant, Quant),
@@ -815,7 +820,7 @@ fn convolution(
         let w: Vec<i8> = (0..taps * n).map(|i| weights.values[i % n * taps + i / n]).collect();
         let q =
             Requant { input_zero: from.zero_point, bias: &bias, multiplier: &multiplier, clamp };
-        let weights = PackedDepthwise::new(isa, &w, taps, n, &q)?;
+        let weights = PackedDepthwise::new(isa, shelf, &w, taps, n, &q)?;
         return Ok(Op::Depthwise { x, rescale: None, out, window, weights });
     }
     // [n, each, taps] → [n, taps, each]: the order in which windows are gathered.
@@ -839,7 +844,7 @@ fn convolution(
                 multiplier: &multiplier[g * m..(g + 1) * m],
                 clamp,
             };
-            PackedGemm::new(isa, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
+            PackedGemm::new(isa, shelf, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
         })
         .collect::<Result<_, _>>()?;
     Ok(Op::Conv { x, out, window, groups })

@@ -107,8 +107,8 @@ fn elements(tensor: &TensorProto) -> Result<u64, ModelError> {
     if tensor.dims.len() > MOST_RANK {
         return Err(wrong());
     }
-    let sides = tensor.dims.iter().map(|&d| u64::try_from(d).ok());
-    let n = sides.fold(Some(1u64), |n, d| n?.checked_mul(d?)).ok_or_else(wrong)?;
+    let mut sides = tensor.dims.iter().map(|&d| u64::try_from(d).ok());
+    let n = sides.try_fold(1u64, |n, d| n.checked_mul(d?)).ok_or_else(wrong)?;
     // Whatever the type: no element takes less than a bit of the file, and files are limited.
     if n > super::MOST_BYTES * 8 { Err(wrong()) } else { Ok(n) }
 }

@@ -5,6 +5,7 @@
 //! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
+mod features;
 mod files;
 mod head;
 mod import;
@@ -21,6 +22,7 @@ pub use metadata::Normalisation;
 use crate::config::ModelConfig;
 use crate::int8::Isa;
 use crate::int8::graph::{Layout, Op};
+pub use features::Features;
 use op::{RegionOp, Shared};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -115,15 +117,15 @@ pub struct Plan {
 }
 
 /// What one forward pass gives.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Pass {
     /// `[height, width, channels]`.
-    pub features: Vec<f32>,
+    pub features: Features,
     pub height: usize,
     pub width: usize,
     pub channels: usize,
-    /// One per class.
-    pub logits: Vec<f32>,
+    /// Mean of each channel: what the head reads, once for all views, as it is linear.
+    pub pooled: Vec<f32>,
 }
 
 /// The model that `demo` and an empty configuration run: models/README.md.
@@ -428,16 +430,17 @@ impl Model {
     ) -> Result<Pass, E> {
         let shape = self.input_shape(plan.size);
         let failed = |e: TractError| ModelError::Run(format!("{e:#}"));
-        let mut tensor = Tensor::zero::<f32>(&shape).map_err(failed)?;
+        let mut tensor = self.shared.take_input(&shape).map_err(failed)?;
         {
             let mut plain = tensor.try_as_plain_ram_mut().map_err(failed)?;
             fill(plain.as_slice_mut::<f32>().map_err(failed)?)?;
         }
-        let run = || -> TractResult<Vec<f32>> {
+        let input = tensor.into_tvalue();
+        let run = || -> TractResult<TValue> {
             let mut state = plan.runnable.spawn()?;
             let shared = self.shared.clone();
-            let outputs = state.run_plan_with_eval(
-                tvec!(tensor.into_tvalue()),
+            let mut outputs = state.run_plan_with_eval(
+                tvec!(input.clone()),
                 |context, op_state, node, inputs| {
                     if shared.cancel.load(Ordering::Relaxed) {
                         return Err(TractError::msg("cancelled"));
@@ -445,8 +448,7 @@ impl Model {
                     tract_onnx::tract_core::plan::eval(context, op_state, node, inputs)
                 },
             )?;
-            let features = outputs[0].try_as_plain_ram()?;
-            Ok(features.as_slice::<f32>()?.to_vec())
+            Ok(outputs.remove(0))
         };
         let raw = limits::shielded(run).map_err(|e| {
             if self.shared.cancel.load(Ordering::Relaxed) {
@@ -454,14 +456,20 @@ impl Model {
             }
             ModelError::Run(format!("{e:#}"))
         })?;
-        let [height, width] = plan.grid;
-        let features = match self.features_layout {
-            Layout::Nhwc => raw,
-            Layout::Nchw => channels_last(&raw, height * width),
-        };
-        let channels = self.head.channels;
-        let logits = self.head.logits(&features);
-        Ok(Pass { features, height, width, channels, logits })
+        if input.is_exclusive() {
+            self.shared.give_input(input.into_tensor());
+        }
+        let ([height, width], channels) = (plan.grid, self.head.channels);
+        let mut features = raw.into_tensor();
+        if self.features_layout == Layout::Nchw {
+            let planes = features;
+            features = self.shared.take_features(&[1, height, width, channels]).map_err(failed)?;
+            channels_last(&planes, &mut features).map_err(failed)?;
+            self.shared.give_features(planes);
+        }
+        let features = Features::new(features, self.shared.clone());
+        let pooled = self.head.pooled(&features);
+        Ok(Pass { features, height, width, channels, pooled })
     }
 }
 
@@ -502,29 +510,41 @@ fn parameters(proto: &ModelProto) -> u64 {
     sizes.filter(|&n| n > 1).fold(0, u64::saturating_add)
 }
 
-fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
-    let channels = planes.len() / pixels;
-    let mut out = vec![0.0; planes.len()];
-    for (c, plane) in planes.chunks_exact(pixels).enumerate() {
+/// `[1, c, h, w]` into `[1, h, w, c]`.
+fn channels_last(planes: &Tensor, out: &mut Tensor) -> TractResult<()> {
+    let (&[_, channels, height, width], plain) = (planes.shape(), planes.try_as_plain_ram()?)
+    else {
+        return Err(TractError::msg("features of rank 4 expected"));
+    };
+    let mut out = out.try_as_plain_ram_mut()?;
+    let out = out.as_slice_mut::<f32>()?;
+    for (c, plane) in plain.as_slice::<f32>()?.chunks_exact(height * width).enumerate() {
         for (p, &v) in plane.iter().enumerate() {
             out[p * channels + c] = v;
         }
     }
-    out
+    Ok(())
 }
 
 impl Head {
-    /// Global average pooling and the linear layer, over features `[h · w, channels]`.
-    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
-        let pixels = features.len() / self.channels;
+    /// Global average pooling of features `[h · w, channels]`.
+    pub fn pooled(&self, features: &[f32]) -> Vec<f32> {
+        let pixels = (features.len() / self.channels) as f32;
         let mut mean = vec![0f32; self.channels];
         for pixel in features.chunks_exact(self.channels) {
             mean.iter_mut().zip(pixel).for_each(|(m, a)| *m += a);
         }
-        let mut logits = self.bias.clone();
-        for (m, row) in mean.iter().zip(self.weights.chunks_exact(self.classes)) {
-            let m = m / pixels as f32;
-            logits.iter_mut().zip(row).for_each(|(l, w)| *l += m * w);
+        mean.iter_mut().for_each(|m| *m /= pixels);
+        mean
+    }
+
+    /// The linear layer, over pooled features. The bias counts `weight` times: over the
+    /// weighted sum of some views' pooled features and the sum of the weights, these are the
+    /// weighted sum of the views' logits.
+    pub fn logits(&self, pooled: &[f32], weight: f32) -> Vec<f32> {
+        let mut logits: Vec<f32> = self.bias.iter().map(|b| weight * b).collect();
+        for (p, row) in pooled.iter().zip(self.weights.chunks_exact(self.classes)) {
+            logits.iter_mut().zip(row).for_each(|(l, w)| *l += p * w);
         }
         logits
     }

@@ -18,6 +18,11 @@ pub const OP_TYPE: &str = "SalientdInt8";
 pub struct Shared {
     /// Workspaces not in use; as many as passes have run at the same time.
     workspaces: Mutex<Vec<Workspace>>,
+    /// Features not in use, the latest used last.
+    features: Mutex<Vec<Tensor>>,
+    /// The largest input not in use. The others together are as large, and a board has little
+    /// memory.
+    input: Mutex<Option<Tensor>>,
     /// Set to abandon running passes between two operators.
     pub cancel: AtomicBool,
     /// Threads that one pass spreads its rows over.
@@ -31,6 +36,44 @@ impl Shared {
 
     fn give(&self, workspace: Workspace) {
         self.workspaces.lock().unwrap_or_else(|e| e.into_inner()).push(workspace);
+    }
+
+    /// Memory for features; full of what was in it before.
+    pub fn take_features(&self, shape: &[usize]) -> TractResult<Tensor> {
+        let mut kept = self.features.lock().unwrap_or_else(|e| e.into_inner());
+        match kept.iter().rposition(|t| t.shape() == shape) {
+            Some(at) => Ok(kept.remove(at)),
+            None => Tensor::zero::<f32>(shape),
+        }
+    }
+
+    /// For a later [`take_features`](Self::take_features) of this shape.
+    pub fn give_features(&self, tensor: Tensor) {
+        /// Those of a rich set of views.
+        const MOST: usize = 32;
+
+        let mut kept = self.features.lock().unwrap_or_else(|e| e.into_inner());
+        if kept.len() == MOST {
+            kept.remove(0);
+        }
+        kept.push(tensor);
+    }
+
+    /// Memory for an input; full of what was in it before.
+    pub fn take_input(&self, shape: &[usize]) -> TractResult<Tensor> {
+        let mut kept = self.input.lock().unwrap_or_else(|e| e.into_inner());
+        match kept.take_if(|t| t.shape() == shape) {
+            Some(tensor) => Ok(tensor),
+            None => Tensor::zero::<f32>(shape),
+        }
+    }
+
+    /// For a later [`take_input`](Self::take_input) of this shape.
+    pub fn give_input(&self, tensor: Tensor) {
+        let mut kept = self.input.lock().unwrap_or_else(|e| e.into_inner());
+        if kept.as_ref().is_none_or(|kept| kept.len() <= tensor.len()) {
+            *kept = Some(tensor);
+        }
     }
 }
 
@@ -182,7 +225,7 @@ impl EvalOp for PlannedOp {
         let mut results = self
             .of
             .shapes(&self.plan)
-            .map(|shape| Tensor::zero::<f32>(&shape))
+            .map(|shape| self.of.shared.take_features(&shape))
             .collect::<TractResult<Vec<Tensor>>>()?;
         let mut plain = results
             .iter_mut()

@@ -42,6 +42,8 @@ pub struct About {
     /// The labels of all the model's classes.
     pub classes: Vec<String>,
     pub zones: Vec<ZoneConfig>,
+    /// The names of the rules.
+    pub rules: Vec<String>,
     /// The long-term means, if they are kept.
     pub means: Option<SharedMeans>,
     pub health: Arc<Health>,

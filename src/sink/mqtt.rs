@@ -17,6 +17,7 @@ use crate::frame::Picture;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
 use crate::rules::{Change, Event};
+use crate::sandbox;
 use deliver::Shared;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, Resizer};
@@ -57,14 +58,17 @@ struct Retained {
 }
 
 impl MqttSink {
-    /// Starts the thread that connects. A broker that is away is no error. `rules` are the
-    /// names of all, `model` is the classifier's name for people.
+    /// Starts the thread that connects. A broker that is away is no error, a sandbox without
+    /// network is. `rules` are the names of all, `model` is the classifier's name for people.
     pub fn open(
         config: &MqttConfig,
         overlay: &OverlayConfig,
         rules: Vec<String>,
         model: &str,
     ) -> Result<Self, SinkError> {
+        if let Some(why) = sandbox::without_network() {
+            return Err(SinkError::Open(format!("sink.mqtt: {why}")));
+        }
         let device = config.device.clone().unwrap_or_else(host_name);
         let topics = Topics::new(config, &device);
         let about = About { model: model.into(), pictures: config.picture_every_s.is_some() };

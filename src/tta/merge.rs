@@ -36,7 +36,6 @@ pub struct MapMerger {
     channels: usize,
     /// `[height, width, channels]`
     map: Vec<f32>,
-    logits: Vec<f32>,
     axes: Axes,
     /// The small map and the weights of its regions, resized along x.
     wide_map: Wide,
@@ -47,37 +46,28 @@ pub struct MapMerger {
 }
 
 impl MapMerger {
-    /// Starts a frame: a zero map `[height, width, channels]` and `logits` zeros.
-    pub fn begin(&mut self, height: usize, width: usize, channels: usize, logits: usize) {
+    /// Starts a frame: a zero map `[height, width, channels]`.
+    pub fn begin(&mut self, height: usize, width: usize, channels: usize) {
         if (self.height, self.width) != (height, width) {
             self.axes = Axes::default();
         }
         (self.height, self.width, self.channels) = (height, width, channels);
         self.map.clear();
         self.map.resize(height * width * channels, 0.0);
-        self.logits.clear();
-        self.logits.resize(logits, 0.0);
     }
 
-    /// Adds a view's map `[rows, columns, channels]` and logits.
+    /// Adds a view's map `[rows, columns, channels]`.
     ///
     /// # Panics
-    /// If `map` or the weights are fewer than their shape says, or `logits` not as many
-    /// as announced.
+    /// If `map` or the weights are fewer than their shape says.
     pub fn add(
         &mut self,
         view: View,
         weight: Weight<'_>,
         [rows, columns]: [usize; 2],
         map: &[f32],
-        logits: &[f32],
     ) {
         assert_eq!(map.len(), rows * columns * self.channels, "map of view {view}");
-        assert_eq!(logits.len(), self.logits.len(), "logits of view {view}");
-        let mean = weight.mean();
-        for (sum, logit) in self.logits.iter_mut().zip(logits) {
-            *sum += mean * logit;
-        }
         if self.map.is_empty() || map.is_empty() {
             return;
         }
@@ -133,11 +123,6 @@ impl MapMerger {
     /// The merged map, `[height, width, channels]`.
     pub fn map(&self) -> &[f32] {
         &self.map
-    }
-
-    /// The merged logits.
-    pub fn logits(&self) -> &[f32] {
-        &self.logits
     }
 }
 
@@ -200,11 +185,10 @@ mod tests {
     fn views_are_unflipped_resized_and_weighed() {
         let mut merger = MapMerger::default();
         for _ in 0..2 {
-            merger.begin(2, 4, 1, 2);
-            merger.add(View::IDENTITY, Weight::Uniform(0.5), [1, 2], &[1.0, 5.0], &[2.0, 4.0]);
-            merger.add(FLIPPED, Weight::Uniform(0.5), [2, 1], &[8.0, -8.0], &[4.0, -4.0]);
+            merger.begin(2, 4, 1);
+            merger.add(View::IDENTITY, Weight::Uniform(0.5), [1, 2], &[1.0, 5.0]);
+            merger.add(FLIPPED, Weight::Uniform(0.5), [2, 1], &[8.0, -8.0]);
             assert_eq!(merger.map(), [4.5, 5.0, 6.0, 6.5, -3.5, -3.0, -2.0, -1.5]);
-            assert_eq!(merger.logits(), [3.0, 0.0]);
         }
     }
 
@@ -216,10 +200,10 @@ mod tests {
             .flat_map(|row| row.chunks(2).rev().flatten().copied().collect::<Vec<_>>())
             .collect();
         let [mut a, mut b] = [MapMerger::default(), MapMerger::default()];
-        a.begin(17, 23, 2, 0);
-        a.add(View::IDENTITY, Weight::Uniform(1.0), [3, 5], &plain, &[]);
-        b.begin(17, 23, 2, 0);
-        b.add(FLIPPED, Weight::Uniform(1.0), [3, 5], &mirrored, &[]);
+        a.begin(17, 23, 2);
+        a.add(View::IDENTITY, Weight::Uniform(1.0), [3, 5], &plain);
+        b.begin(17, 23, 2);
+        b.add(FLIPPED, Weight::Uniform(1.0), [3, 5], &mirrored);
         assert_eq!(a.map(), b.map());
     }
 
@@ -228,17 +212,16 @@ mod tests {
         let share = [0.0, 0.25, 0.5, 1.0];
         let rest = share.map(|w| 1.0 - w);
         let mut merger = MapMerger::default();
-        merger.begin(9, 13, 2, 1);
+        merger.begin(9, 13, 2);
         for values in [&share, &rest] {
             let weight = Weight::Regions { rows: 2, columns: 2, values };
-            merger.add(FLIPPED, weight, [2, 3], &[3.0; 12], &[4.0]);
+            merger.add(FLIPPED, weight, [2, 3], &[3.0; 12]);
         }
         assert!(merger.map().iter().all(|v| (v - 3.0).abs() < 1e-6), "{:?}", merger.map());
-        assert_eq!(merger.logits(), [4.0]);
         // The corner of a region whose weight is 0 shows nothing of the view.
-        merger.begin(9, 13, 2, 0);
+        merger.begin(9, 13, 2);
         let weight = Weight::Regions { rows: 2, columns: 2, values: &share };
-        merger.add(View::IDENTITY, weight, [2, 3], &[3.0; 12], &[]);
+        merger.add(View::IDENTITY, weight, [2, 3], &[3.0; 12]);
         assert_eq!(merger.map()[..2], [0.0, 0.0]);
         assert_eq!(merger.map()[9 * 13 * 2 - 2..], [3.0, 3.0]);
     }
@@ -247,11 +230,11 @@ mod tests {
     fn uniform_and_equal_regions_agree() {
         let map: Vec<f32> = (0..30).map(|i| (i as f32).sin()).collect();
         let [mut a, mut b] = [MapMerger::default(), MapMerger::default()];
-        a.begin(21, 19, 3, 0);
-        a.add(FLIPPED, Weight::Uniform(0.3), [2, 5], &map, &[]);
-        b.begin(21, 19, 3, 0);
+        a.begin(21, 19, 3);
+        a.add(FLIPPED, Weight::Uniform(0.3), [2, 5], &map);
+        b.begin(21, 19, 3);
         let regions = Weight::Regions { rows: 4, columns: 4, values: &[0.3; 16] };
-        b.add(FLIPPED, regions, [2, 5], &map, &[]);
+        b.add(FLIPPED, regions, [2, 5], &map);
         let worst = a.map().iter().zip(b.map()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-6, "{worst}");
     }
@@ -259,11 +242,11 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_no_error() {
         let mut merger = MapMerger::default();
-        merger.begin(0, 5, 1, 1);
-        merger.add(View::IDENTITY, Weight::Uniform(1.0), [1, 1], &[1.0], &[2.0]);
-        assert_eq!((merger.map(), merger.logits()), (&[][..], &[2.0][..]));
-        merger.begin(2, 2, 1, 0);
-        merger.add(View::IDENTITY, Weight::Uniform(1.0), [0, 3], &[], &[]);
+        merger.begin(0, 5, 1);
+        merger.add(View::IDENTITY, Weight::Uniform(1.0), [1, 1], &[1.0]);
+        assert!(merger.map().is_empty());
+        merger.begin(2, 2, 1);
+        merger.add(View::IDENTITY, Weight::Uniform(1.0), [0, 3], &[]);
         assert_eq!(merger.map(), [0.0; 4]);
     }
 }

@@ -119,8 +119,10 @@ impl<T> Rolling<T> {
         }
     }
 
-    /// Forgets all: other classes, another model, another size.
+    /// Forgets all: other classes, another model, another size. Nothing is left of the credit
+    /// either, or what the model was warmed up with would pay for the first frames' views.
     pub fn clear(&mut self) {
+        self.credit = 0.0;
         for slot in &mut self.slots {
             slot.kept = None;
         }
@@ -189,6 +191,7 @@ impl<T> Kept<T> {
 mod tests {
     use super::super::luma::REGION_SIDE;
     use super::super::luma::scene::{fill, picture, shoot};
+    use super::super::merge::{MapMerger, Weight};
     use super::super::{Budget, BudgetSettings, budget::ordered, views};
     use super::*;
     use crate::config::Merge;
@@ -232,14 +235,24 @@ mod tests {
             assert!(self.spent <= share * self.frames as f64 + 1e-9, "more spent than allowed");
         }
 
+        /// Weights sum to one: in every region, and at every pixel of maps merged by them.
         fn check_weights(&self) {
+            let (rows, columns) = (REGION_SIDE, REGION_SIDE);
             let mut sums = *self.rolling.identity_weights();
             assert!(sums.iter().all(|&weight| weight > 0.0));
+            let mut merger = MapMerger::default();
+            merger.begin(19, 23, 1);
+            let mut add = |view, values| {
+                merger.add(view, Weight::Regions { rows, columns, values }, [2, 3], &[3.0; 6]);
+            };
+            add(View::IDENTITY, self.rolling.identity_weights());
             for kept in self.rolling.kept(self.now) {
                 assert!(kept.age <= RollingSettings::default().max_age, "{}", kept.view);
+                add(kept.view, kept.weights);
                 sums.iter_mut().zip(kept.weights).for_each(|(sum, weight)| *sum += weight);
             }
             assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "{sums:?}");
+            assert!(merger.map().iter().all(|value| (value - 3.0).abs() < 1e-4));
         }
 
         fn scenes_kept(&self) -> Vec<u64> {

@@ -9,6 +9,7 @@ each layer sees, and corrects, the loss of all layers before it.
 from dataclasses import dataclass, field
 
 import numpy as np
+from onnx import helper, numpy_helper
 
 from . import equalize, ranges, rounding
 from .equalize import Extent
@@ -80,10 +81,14 @@ def quantized_tensors(network):
     return tensors
 
 
-def measure(network, inputs):
-    """Per-channel extents of the image and of every tensor up to the pooling."""
+def measure(network, inputs, limits=None):
+    """Per-channel extents of the image and of every tensor up to the pooling.
+
+    `limits`, tensor -> largest value, are in force while it is measured: in the int8
+    network the range of such a tensor ends there, so nothing behind it sees more.
+    """
     tensors = [n.output[0] for n in network.nodes[: network.pool]]
-    run = session(network.to_model(tensors), network.threads)
+    run = session(limited(network.to_model(tensors), limits or {}), network.threads)
     extents = {t: Extent() for t in [network.input, *tensors]}
     for x in inputs:
         extents[network.input].add(x)
@@ -91,6 +96,34 @@ def measure(network, inputs):
             if value.ndim == 4:
                 extents[t].add(value)
     return extents
+
+
+def limited(model, limits):
+    """The model with tensors held at or below the given values."""
+    graph = model.graph
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        graph.node.append(node)
+        tensor = node.output[0]
+        if tensor in limits:
+            graph.node[-1].output[0] = tensor + "_unlimited"
+            graph.initializer.append(numpy_helper.from_array(np.array(limits[tensor], np.float32), tensor + "_limit"))
+            graph.node.append(helper.make_node("Min", [tensor + "_unlimited", tensor + "_limit"], [tensor]))
+    return model
+
+
+def spike(network, extents, ratio=4.0):
+    """The first tensor that one photo drives beyond `ratio` times the median photo's largest value.
+
+    Returns (tensor, largest value, median photo's), or None. What follows it mostly spikes
+    because it does.
+    """
+    for node in network.nodes[: network.pool]:
+        highs = [float(h.max()) for h in extents[node.output[0]].highs]
+        if node.op_type in ACTIVATIONS and highs and max(highs) > ratio * max(np.median(highs), 1e-6):
+            return node.output[0], max(highs), float(np.median(highs))
+    return None
 
 
 def equalize_network(network, extents):

@@ -43,11 +43,15 @@ impl Colour {
         }
     }
 
-    /// By default RGB is full range, YCbCr and grey are limited but for the colour space
-    /// `JPEG`. A JPEG image itself is always full range.
+    /// By default RGB is full range, YCbCr is limited but for the colour space `JPEG`. A JPEG
+    /// image itself is always full range. Grey is full range unless said otherwise: against
+    /// the kernel's macro, but as monochrome sensors and the kernel's own test driver give
+    /// it, and stretching those would cut off the darkest and the brightest.
     pub(super) fn range(&self, format: PixelFormat) -> YuvRange {
         let by_default = match format {
-            PixelFormat::Mjpg | PixelFormat::Rgb3 | PixelFormat::Bgr3 => YuvRange::Full,
+            PixelFormat::Mjpg | PixelFormat::Rgb3 | PixelFormat::Bgr3 | PixelFormat::Grey => {
+                YuvRange::Full
+            }
             _ if self.colorspace == v4l2_colorspace_V4L2_COLORSPACE_JPEG => YuvRange::Full,
             _ => YuvRange::Limited,
         };
@@ -85,8 +89,8 @@ mod tests {
             ([7, 0, 2], Yuyv, Bt601, Limited),  // JPEG, but said: limited
             ([8, 0, 0], Rgb3, Bt601, Full),
             ([8, 0, 2], Rgb3, Bt601, Limited),
-            ([8, 0, 0], Grey, Bt601, Limited),
-            ([8, 0, 1], Grey, Bt601, Full),
+            ([8, 0, 0], Grey, Bt601, Full),
+            ([8, 0, 2], Grey, Bt601, Limited),
             ([3, 0, 2], Mjpg, Bt709, Full),
             ([99, 99, 99], Yuyv, Bt601, Limited),
         ] {

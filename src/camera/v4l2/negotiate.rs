@@ -63,10 +63,11 @@ pub(super) struct Offer {
     pub sizes: Vec<SizeRange>,
 }
 
-/// What the configuration wants; `format`: none for `auto`.
+/// What the configuration wants; `code`: none for `auto`. `NV12` and `YU12` are had from
+/// `NM12` and `YM12`, too, and `MJPG` from `JPEG`; these three mean themselves alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    pub format: Option<PixelFormat>,
+    pub code: Option<FourCc>,
     pub width: u32,
     pub height: u32,
     pub fps: u32,
@@ -92,7 +93,9 @@ pub(super) fn rank(
     let mut modes: Vec<Mode> = offers
         .iter()
         .filter_map(|offer| Some((offer, pixel_format(offer.code)?)))
-        .filter(|(_, format)| wanted.format.is_none_or(|only| only == *format))
+        .filter(|(offer, format)| {
+            wanted.code.is_none_or(|code| code == offer.code || code == format.fourcc().as_bytes())
+        })
         .map(|(offer, format)| {
             let [width, height] = best_size(&offer.sizes, wanted);
             let fps = best_rate(&rates(offer.code, width, height), f64::from(wanted.fps));
@@ -179,7 +182,8 @@ mod tests {
 
     fn check(name: &str, offers: &[Offer], wanted: (&str, u32, u32, u32), expected: &str) {
         let (format, width, height, fps) = wanted;
-        let wanted = Wanted { format: PixelFormat::from_fourcc(format), width, height, fps };
+        let code = (format != "auto").then(|| format.as_bytes().try_into().unwrap());
+        let wanted = Wanted { code, width, height, fps };
         let modes = rank(offers, &wanted, webcam_rates);
         let got: Vec<String> = modes
             .iter()
@@ -210,6 +214,9 @@ mod tests {
         check("colour first", &grey, small, "MJPG 320x240@15, GREY 640x480@15");
         let planes = [discrete(b"YM12", &[[640, 480]]), discrete(b"NM12", &[[640, 480]])];
         check("planes apart", &planes, small, "NM12 640x480@15, YM12 640x480@15");
+        let both = [discrete(b"NV12", &[[640, 480]]), discrete(b"NM12", &[[640, 480]])];
+        check("either way", &both, ("NV12", 640, 480, 15), "NV12 640x480@15, NM12 640x480@15");
+        check("only apart", &both, ("NM12", 640, 480, 15), "NM12 640x480@15");
         let silent = [Offer { code: *b"YUYV", sizes: vec![] }];
         check("no sizes told", &silent, small, "YUYV 640x480@15");
     }

@@ -20,7 +20,8 @@ fn what_cannot_be_opened_says_whether_waiting_helps() {
     let format = V4l2Config { format: "H264".into(), ..config("/dev/null") };
     assert_eq!(
         V4l2::open(&format).unwrap_err().to_string(),
-        "camera.v4l2.format: \"H264\", allowed: auto, YUYV, UYVY, NV12, YU12, RGB3, BGR3, GREY, MJPG"
+        "camera.v4l2.format: \"H264\", allowed: auto, YUYV, UYVY, NV12, YU12, RGB3, BGR3, GREY, MJPG, \
+         NM12, YM12"
     );
 }
 

@@ -3,6 +3,7 @@
 use crate::cli::args::{LocalizeArgs, SubjectArg};
 use crate::cli::eval::{Measured, Output};
 use crate::cli::progress;
+use crate::config::Upsample;
 use crate::eval::annotations::photos;
 use crate::eval::faithfulness::STEPS;
 use crate::eval::localize::{
@@ -29,6 +30,7 @@ struct Document<'a> {
     scales: &'a [f32],
     hflip: bool,
     class: &'static str,
+    upsample: Upsample,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -64,11 +66,16 @@ pub fn run(args: &LocalizeArgs) -> anyhow::Result<()> {
             scales: &config.tta.scales,
             hflip: config.tta.hflip,
             class,
+            upsample: config.overlay.upsample,
             report: &report,
         };
         println!("{}", serde_json::to_string(&document)?);
     } else {
-        println!("{heading}");
+        let refined = match config.overlay.upsample {
+            Upsample::Bilinear => "",
+            Upsample::Guided => "; maps along the photo's edges",
+        };
+        println!("{heading}{refined}");
         print(&report);
     }
     Ok(())

@@ -37,9 +37,16 @@ struct Kept {
 impl Store {
     pub fn open(dir: &Path, max_files: usize, max_bytes: u64) -> Result<Self, SinkError> {
         let cannot = |does: &str, source: io::Error| {
+            let instead = match source.kind() {
+                // As ProtectSystem=strict of the service has it.
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "below /var/lib/salientd, if this is the service"
+                }
+                _ => "that this user may write in",
+            };
             SinkError::Open(format!(
-                "sink.files: {}: cannot {does}: {source}; set sink.files.dir to a directory that \
-                 this user may write in",
+                "sink.files: {}: cannot {does}: {source}; set sink.files.dir to a directory \
+                 {instead}",
                 dir.display()
             ))
         };

@@ -14,6 +14,8 @@ const MAX_KEPT: usize = 64;
 pub(super) struct Alarms {
     /// By rule: the events of those that are raised.
     raised: BTreeMap<String, EventHeader>,
+    /// How often each rule was raised; those that never were, too.
+    raises: BTreeMap<String, u64>,
     /// The newest events as JSON.
     newest: VecDeque<Bytes>,
     /// How many there have been.
@@ -21,6 +23,12 @@ pub(super) struct Alarms {
 }
 
 impl Alarms {
+    /// Of rules with these names, none of them raised.
+    pub fn new(rules: &[String]) -> Self {
+        let raises = rules.iter().map(|rule| (rule.clone(), 0)).collect();
+        Self { raises, ..Self::default() }
+    }
+
     pub fn add(&mut self, event: &Event) {
         let header = EventHeader::from(event);
         if self.newest.len() >= MAX_KEPT {
@@ -29,7 +37,10 @@ impl Alarms {
         self.newest.push_back(json::rule(&header));
         self.count += 1;
         match event.change {
-            Change::Raised => self.raised.insert(header.rule.clone(), header),
+            Change::Raised => {
+                *self.raises.entry(header.rule.clone()).or_default() += 1;
+                self.raised.insert(header.rule.clone(), header)
+            }
             Change::Cleared => self.raised.remove(&header.rule),
         };
     }
@@ -41,6 +52,12 @@ impl Alarms {
     /// The events of the rules that are raised, in the order of the rules' names.
     pub fn raised(&self) -> impl Iterator<Item = &EventHeader> {
         self.raised.values()
+    }
+
+    /// Every rule in the order of names: whether it is raised, and how often it was.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, bool, u64)> {
+        let is_raised = |rule: &String| self.raised.contains_key(rule);
+        self.raises.iter().map(move |(rule, &raises)| (&**rule, is_raised(rule), raises))
     }
 
     /// The events after the first `seen`, as far as they are kept.
@@ -72,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_is_raised_and_what_is_new() {
-        let mut alarms = Alarms::default();
+        let mut alarms = Alarms::new(&["quiet".into(), "a".into()]);
         let raised = |alarms: &Alarms| {
             alarms.raised().map(|e| format!("{} {}", e.rule, e.sequence)).collect::<Vec<_>>()
         };
@@ -81,6 +98,8 @@ mod tests {
         assert_eq!(raised(&alarms), ["a 2", "b 1"]);
         alarms.add(&event("b", 3, Change::Cleared));
         assert_eq!(raised(&alarms), ["a 2"]);
+        let rules: Vec<_> = alarms.rules().collect();
+        assert_eq!(rules, [("a", true, 1), ("b", false, 1), ("quiet", false, 0)]);
         for (seen, unseen) in [(0, 3), (2, 1), (3, 0), (9, 0)] {
             assert_eq!(alarms.since(seen).count(), unseen, "after {seen}");
         }

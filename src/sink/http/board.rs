@@ -146,6 +146,7 @@ impl Board {
         secret: Option<Secret>,
     ) -> Self {
         let camera = CameraState { running: false, reason: "starting".into() };
+        let alarms = Alarms::new(&about.rules);
         Self {
             viewers: Arc::new(Viewers::new(config.max_fps, about.started)),
             config: config.clone(),
@@ -154,7 +155,7 @@ impl Board {
             overlay: Channel::new(),
             raw: Channel::new(),
             listeners: AtomicUsize::new(0),
-            now: watch::Sender::new(Now { newest: None, camera, alarms: Arc::default() }),
+            now: watch::Sender::new(Now { newest: None, camera, alarms: Arc::new(alarms) }),
             stats: metrics::Stats::default(),
             drawing: Mutex::new(Drawing::new(overlay, config.jpeg_quality)),
             painters: Mutex::default(),

@@ -42,6 +42,8 @@ struct State<'a> {
     zones: &'a [ZoneConfig],
     /// The events of the rules that are raised now.
     raised: Vec<&'a EventHeader>,
+    /// By rule: how often it was raised since the daemon took up this configuration.
+    raises: BTreeMap<&'a str, u64>,
     heatmap: Option<Event>,
     heatmap_age_ms: Option<f64>,
     temperatures: Vec<Zone>,
@@ -99,6 +101,7 @@ pub(super) fn state(board: &Board) -> Bytes {
         classes: &board.about.classes,
         zones: &board.about.zones,
         raised: alarms.raised().collect(),
+        raises: alarms.rules().map(|(rule, _, raises)| (rule, raises)).collect(),
         heatmap: newest.as_deref().map(describe),
         heatmap_age_ms: newest.map(|newest| millis(newest.came.elapsed())),
         temperatures: thermal::zones(Path::new(SYSFS)),

@@ -2,6 +2,7 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>): base units, HELP and
 //! TYPE of everything.
 
+use super::alarms::Alarms;
 use super::board::{Board, Now};
 use super::json::SYSFS;
 use crate::health::{Counter, memory, thermal};
@@ -134,6 +135,7 @@ pub(super) fn text(board: &Board) -> String {
     ];
     out.value("build_info", &labels, 1);
     now(&mut out, board);
+    rules(&mut out, &board.now.borrow().alarms);
     counters(&mut out, &board.about.health.counters.snapshot());
     streams(&mut out, board);
     machine(&mut out, board);
@@ -177,6 +179,21 @@ fn now(out: &mut Exposition, board: &Board) {
                 [("zone", &*zone.name), ("class", class.label.as_str()), ("index", &index)];
             out.value("zone_mass_ratio", &labels, share);
         }
+    }
+}
+
+/// Those of the configuration, from its start: an alert can tell quiet from unknown.
+fn rules(out: &mut Exposition, alarms: &Alarms) {
+    if alarms.rules().next().is_none() {
+        return;
+    }
+    out.open("rule_raised", "gauge", "Whether the rule is raised.");
+    for (rule, is_raised, _) in alarms.rules() {
+        out.value("rule_raised", &[("rule", rule)], is_raised as u8);
+    }
+    out.open("rule_raises_total", "counter", "Times that the rule was raised.");
+    for (rule, _, raises) in alarms.rules() {
+        out.value("rule_raises_total", &[("rule", rule)], raises);
     }
 }
 
