@@ -104,8 +104,10 @@ impl FrameLayout {
         let (rows, stride) = (u64::from(self.height), u64::from(self.stride_bytes));
         match self.format {
             PixelFormat::Mjpg => 0,
-            PixelFormat::Nv12 => stride * (rows + rows.div_ceil(2)),
-            PixelFormat::Yu12 => stride * rows + 2 * (stride / 2) * rows.div_ceil(2),
+            PixelFormat::Nv12 => stride.saturating_mul(rows + rows.div_ceil(2)),
+            PixelFormat::Yu12 => {
+                (stride * rows).saturating_add((stride / 2).saturating_mul(2 * rows.div_ceil(2)))
+            }
             _ => stride * rows,
         }
     }

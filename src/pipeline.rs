@@ -430,9 +430,11 @@ fn stream(
                 hand_on(shared, frame, waits, beat);
             }
             Err(CameraError::Stalled { .. }) if last.elapsed() < timeout => {}
-            Err(stalled @ CameraError::Stalled { .. }) => {
+            Err(CameraError::Stalled { camera, .. }) => {
                 shared.health.counters.camera_stalls.add(1);
-                return Some(stalled);
+                // The camera knows of its last wait alone.
+                let waited_ms = timeout.as_millis();
+                return Some(CameraError::Stalled { camera, waited_ms });
             }
             Err(CameraError::End(source)) => {
                 log::info!("{source}: end of input");

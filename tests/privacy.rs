@@ -67,7 +67,9 @@ fn config(dir: &Path, pictures: &str, http: u16, mqtt: u16) -> String {
          [sink.mqtt]\nhost = \"127.0.0.1\"\nport = {mqtt}\ndevice = \"d\"\npicture_every_s = 0.1\n\
          [sink.files]\ndir = {out:?}\nwhen = \"every-frame\"\nmax_files = 400\n\
          write = [\"overlay-png\", \"overlay-jpeg\"]\n\
-         [sink.files.clip]\non = [\"score\"]\nscore = 0.0\npre_s = 0.3\npost_s = 0.3\n",
+         [sink.files.clip]\npre_s = 0.3\npost_s = 0.3\n\
+         [[zones]]\nname = \"z\"\npolygon = [[0, 0], [1, 0], [1, 1], [0, 1]]\n\
+         [[rules]]\nname = \"r\"\nzone = \"z\"\nside = \"inside\"\nabove = 0.0\nbelow = 0.0\nfor_s = 0.0\n",
         model = parity("model.onnx"),
     )
 }

@@ -138,10 +138,14 @@ fn plain(node: &NodeProto, attribute: &AttributeProto) -> Result<(), ModelError>
         let n = attribute.ints.len();
         return Err(named(node, format!("`{name}` has {n} numbers, the limit is {MOST_INTS}")));
     }
+    // tract looks for the swaps that make it, without an end where it is none.
+    let in_order = || (0..attribute.ints.len() as i64).all(|i| attribute.ints.contains(&i));
+    if name == "perm" && !in_order() {
+        return Err(named(node, format!("`perm` is {:?}, no permutation", attribute.ints)));
+    }
     let (least, most, values) = match &**name {
         "kernel_shape" | "strides" | "dilations" => (1, MOST_EXTENT, &attribute.ints[..]),
         "pads" | "output_padding" => (0, MOST_EXTENT, &attribute.ints[..]),
-        "perm" => (0, MOST_RANK as i64 - 1, &attribute.ints[..]),
         "axes" => (-(MOST_RANK as i64), MOST_RANK as i64 - 1, &attribute.ints[..]),
         "group" => (1, 65_536, std::slice::from_ref(&attribute.i)),
         "axis" => (-(MOST_RANK as i64), MOST_RANK as i64, std::slice::from_ref(&attribute.i)),
@@ -319,6 +323,10 @@ mod tests {
             (
                 nodes(vec![node("Conv", &["x"], vec![ints("pads", &[0, 0, 0, 4097])])]),
                 "the Conv node `y`: `pads` is 4097, allowed 0 to 4096",
+            ),
+            (
+                nodes(vec![node("Transpose", &["x"], vec![ints("perm", &[0, 2, 2, 1])])]),
+                "the Transpose node `y`: `perm` is [0, 2, 2, 1], no permutation",
             ),
             (
                 nodes(vec![node("Conv", &["x"], vec![one("group", 0)])]),
