@@ -92,6 +92,7 @@ impl Output {
         let format = device.set_format(*code, width, height)?;
         let converter = Converter::new(format)
             .ok_or_else(|| io::Error::other(format!("wants {format:?}, which we cannot write")))?;
+        device.announce();
         log::info!(
             "sink v4l2: {}: {} {}x{}",
             path.display(),

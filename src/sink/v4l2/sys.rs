@@ -1,4 +1,4 @@
-//! The driver's output side: three ioctls and `write`, each as a safe function. The `v4l`
+//! The driver's output side: four ioctls and `write`, each as a safe function. The `v4l`
 //! crate gives structures and request numbers; its own device panics when closing fails.
 
 #![allow(non_upper_case_globals)] // The kernel's enumerators as bindgen names them.
@@ -90,6 +90,15 @@ impl Device {
             stride_bytes: pix.bytesperline,
             bytes: pix.sizeimage,
         })
+    }
+
+    /// Makes this opener the node's writer for v4l2loopback, which otherwise announces no output
+    /// again (`exclusive_caps=1`) when a writer that only ever called `write` has gone. Drivers
+    /// that want buffers first refuse, and need nothing of the kind.
+    pub fn announce(&self) {
+        let mut output: i32 = v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_OUTPUT as i32;
+        // SAFETY: STREAMON takes an int, the buffers' type.
+        let _ = unsafe { self.ioctl(VIDIOC_STREAMON, &mut output) };
     }
 
     /// Hands over a whole frame. False: the driver has no room at the moment.
