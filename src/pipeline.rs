@@ -5,6 +5,7 @@
 //! something to do, and says so to its heartbeat; no stage waits for a later one.
 
 mod heat;
+mod lent;
 mod ready;
 
 pub use ready::Ready;
@@ -13,7 +14,7 @@ use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::classes::ClassError;
 use crate::config::{CameraConfig, CameraSource, Config};
 use crate::explain::ExplainError;
-use crate::frame::{Frame, Picture};
+use crate::frame::Frame;
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
 use crate::heatmap::zone::Zones;
 use crate::heatmap::{Heatmap, ViewReport};
@@ -25,6 +26,7 @@ use crate::rules::Event;
 use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
+use lent::Lent;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,7 +233,7 @@ impl Pipeline {
             geometry: Geometry::new(&config.geometry)?,
             decoder: Decoder::new(),
             veil: Veil::new(config.privacy.pictures),
-            last: None,
+            lent: Lent::default(),
             inferred: None,
             heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
             zones: Zones::new(&config.zones),
@@ -486,7 +488,7 @@ fn take_up(counters: &Counters, now: CameraCounters, seen: &mut CameraCounters) 
 /// The live stage: a frame that somebody wants to see in, what may be seen of it out.
 fn show_live(shared: &Shared, mut geometry: Geometry, mut veil: Veil, beat: Heartbeat) {
     let mut decoder = Decoder::new();
-    let mut last: Option<Arc<Picture>> = None;
+    let mut lent = Lent::default();
     loop {
         beat.beat(Instant::now());
         let frame = match shared.live.take(LOOK_AROUND) {
@@ -500,9 +502,7 @@ fn show_live(shared: &Shared, mut geometry: Geometry, mut veil: Veil, beat: Hear
         let (sequence, captured_at) = (frame.sequence, frame.captured_at);
         let shown = veil.shown(&picture);
         shared.outlets.live(&LivePicture { picture: shown, sequence, captured_at });
-        if let Some(old) = last.replace(picture).and_then(Arc::into_inner) {
-            decoder.recycle(old);
-        }
+        lent.lend(picture, &mut decoder);
     }
     beat.retire();
 }
@@ -515,8 +515,7 @@ struct Worker {
     decoder: Decoder,
     /// Nothing but what it shows goes to a sink.
     veil: Veil,
-    /// The picture decoded last; its buffer comes back once the sinks are done with it.
-    last: Option<Arc<Picture>>,
+    lent: Lent,
     /// Inferred last: what a frame gets that has not changed.
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
@@ -625,9 +624,7 @@ impl Worker {
         // The heatmap is out: now there is time to find out what further views cost.
         beat.beat(Instant::now());
         self.ready.explainer.calibrate(base)?;
-        if let Some(old) = self.last.replace(picture).and_then(Arc::into_inner) {
-            self.decoder.recycle(old);
-        }
+        self.lent.lend(picture, &mut self.decoder);
         Ok(())
     }
 }
