@@ -10,7 +10,8 @@ they live in an environment of their own, as `litert=/path/bin/python`. LiteRT n
 own file of the same network (--tflite, made by tools/peers/make_tflite.py).
 keras-explainable runs its own TTA-CAM, ten passes in float, where --python names an
 interpreter that has it (TensorFlow 2.12). Stock tract and rten join as any program that
-speaks the protocol of tools/peers/worker.py: --peer 'NAME=COMMAND'. Below the table stand
+speaks the protocol of tools/peers/worker.py: --peer 'NAME=COMMAND' (tools/peers/rust has
+both; tract with one thread alone). Below the table stand
 the dot-product ceiling of the same minutes (`cargo bench --bench int8 -- ceiling` prints
 it; --ceiling) and the time from exec to the first heatmap.
 """

@@ -11,10 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = RunOptions::default().with_thread_pool(Some(pool));
     let input = model.input_ids()[0];
     let outputs = model.output_ids().to_vec();
-    let pictures = arguments
-        .sides()
-        .map(|side| Value::from_shape(&[1, 3, side, side], vec![0f32; 3 * side * side]));
-    let pictures: Vec<Value> = pictures.into_iter().collect::<Result<_, _>>()?;
+    let pictures = arguments.sides().map(|side| {
+        let zeros = vec![0f32; 3 * side * side];
+        Value::from_shape(&[1, 3, side, side], zeros).expect("as many as the shape says")
+    });
     serve(|at| {
         let inputs = vec![(input, pictures[at].as_view().into())];
         model.run(inputs, &outputs, Some(options.clone())).expect("rten runs");
