@@ -5,7 +5,6 @@
 //! something to do, and says so to its heartbeat; no stage waits for a later one.
 
 mod heat;
-mod lent;
 mod ready;
 
 pub use ready::Ready;
@@ -21,12 +20,12 @@ use crate::heatmap::{Heatmap, ViewReport};
 use crate::model::{Model, ModelError};
 use crate::preprocess::decode::Decoder;
 use crate::preprocess::geometry::{Geometry, GeometryError};
+use crate::preprocess::lent::Lent;
 use crate::preprocess::veil::Veil;
 use crate::rules::Event;
 use crate::sink::{CameraState, LivePicture, Published, Sink, Viewers};
 use crate::slot::{Slot, Taken};
 use heat::Heat;
-use lent::Lent;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -502,7 +501,10 @@ fn show_live(shared: &Shared, mut geometry: Geometry, mut veil: Veil, beat: Hear
         let (sequence, captured_at) = (frame.sequence, frame.captured_at);
         let shown = veil.shown(&picture);
         shared.outlets.live(&LivePicture { picture: shown, sequence, captured_at });
-        lent.lend(picture, &mut decoder);
+        lent.lend(picture);
+        while let Some(free) = lent.take_free() {
+            decoder.recycle(free);
+        }
     }
     beat.retire();
 }
@@ -624,7 +626,10 @@ impl Worker {
         // The heatmap is out: now there is time to find out what further views cost.
         beat.beat(Instant::now());
         self.ready.explainer.calibrate(base)?;
-        self.lent.lend(picture, &mut self.decoder);
+        self.lent.lend(picture);
+        while let Some(free) = self.lent.take_free() {
+            self.decoder.recycle(free);
+        }
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 """What tests/soak and tests/faults share: the daemon's outputs, looked at closely."""
 
+import contextlib
 import json
 import math
 import pathlib
+import random
 import socket
 import struct
 import sys
@@ -104,6 +106,10 @@ def check_file(path):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below those that the kernel gives away by itself, so that no connection comes to sit on
+    it before a server does, or between its end and its next start."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    sys.exit("no free port from 20000 on")

@@ -1,6 +1,10 @@
 //! The mqtt sink against Debian's mosquitto, on loopback ports of its own.
 #![cfg(feature = "mqtt")]
 
+mod common;
+
+use common::broker::{Broker, free_port};
+use common::process::wait_for;
 use salientd::config::{MqttConfig, OverlayConfig, PictureFormat, Side};
 use salientd::frame::{Picture, Rect};
 use salientd::heatmap::{ClassScore, Heatmap};
@@ -9,138 +13,56 @@ use salientd::sink::mqtt::MqttSink;
 use salientd::sink::{CameraState, Published, Sink};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-const PATIENCE: Duration = Duration::from_secs(100);
-
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(5));
+    wait_for(what, || condition().then_some(()));
+}
+
+/// How a sink reaches it.
+fn config_of(broker: &Broker) -> MqttConfig {
+    MqttConfig {
+        host: "127.0.0.1".into(),
+        port: broker.port,
+        device: Some("gate-3".into()),
+        every_s: 0.0,
+        queue: 5000,
+        ..MqttConfig::default()
     }
 }
 
-/// A port below those that the kernel gives away by itself, so that no other test's connection
-/// sits on it when a broker starts, or starts again.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 1000) as u16 * 10;
-    for _ in 0..100 {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+/// What a subscriber hears from now on, as `TOPIC RETAINED PAYLOAD` lines.
+fn hear(broker: &Broker, topic: &str, options: &[&str]) -> Listener {
+    // Retained, so that it comes as soon as the subscription stands.
+    let ready = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string()])
+        .args(["-r", "-t", "ready", "-m", "x"])
+        .status();
+    assert!(ready.unwrap().success());
+    let mut child = Command::new("mosquitto_sub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1"])
+        .args(["-t", topic, "-t", "ready", "-F", "%t %r %p"])
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("mosquitto_sub: sudo apt-get install mosquitto-clients");
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (lines, kept) = (BufReader::new(child.stdout.take().unwrap()), heard.clone());
+    std::thread::spawn(move || {
+        for line in lines.lines().map_while(Result::ok) {
+            kept.lock().unwrap().push(line);
         }
-    }
-    panic!("no free port from {first} on");
-}
-
-/// mosquitto with its own configuration.
-struct Broker {
-    child: Child,
-    port: u16,
-    config: PathBuf,
-}
-
-impl Broker {
-    fn start(dir: &Path, settings: &str) -> Self {
-        Self::start_on(dir, settings, free_port())
-    }
-
-    fn start_on(dir: &Path, settings: &str, port: u16) -> Self {
-        let config = dir.join("mosquitto.conf");
-        fs::write(&config, format!("listener {port} 127.0.0.1\nuser root\n{settings}\n")).unwrap();
-        Self { child: Self::spawn(&config, port), port, config }
-    }
-
-    fn spawn(config: &Path, port: u16) -> Child {
-        let log = config.with_extension("log");
-        let file = fs::File::create(&log).unwrap();
-        // Debian keeps it among the administrator's programs.
-        let mut child = Command::new("/usr/sbin/mosquitto")
-            .arg("-c")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .expect("mosquitto: sudo apt-get install mosquitto mosquitto-clients");
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = child.try_wait().unwrap();
-            assert!(
-                ended.is_none() && start.elapsed() < PATIENCE,
-                "mosquitto: {ended:?}: {}",
-                fs::read_to_string(&log).unwrap()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        child
-    }
-
-    /// With SIGTERM, on which it saves what it is to keep.
-    fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-
-    fn restart(&mut self) {
-        self.stop();
-        self.child = Self::spawn(&self.config, self.port);
-    }
-
-    fn config(&self) -> MqttConfig {
-        MqttConfig {
-            host: "127.0.0.1".into(),
-            port: self.port,
-            device: Some("gate-3".into()),
-            every_s: 0.0,
-            queue: 5000,
-            ..MqttConfig::default()
-        }
-    }
-
-    /// What a subscriber hears from now on, as `TOPIC RETAINED PAYLOAD` lines.
-    fn hear(&self, topic: &str, options: &[&str]) -> Listener {
-        // Retained, so that it comes as soon as the subscription stands.
-        let ready = Command::new("mosquitto_pub")
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-r", "-t", "ready", "-m", "x"])
-            .status();
-        assert!(ready.unwrap().success());
-        let mut child = Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"])
-            .args(["-t", topic, "-t", "ready", "-F", "%t %r %p"])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("mosquitto_sub: sudo apt-get install mosquitto-clients");
-        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (lines, kept) = (BufReader::new(child.stdout.take().unwrap()), heard.clone());
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
-            }
-        });
-        let listener = Listener { child, heard };
-        listener.wait("ready");
-        listener.heard.lock().unwrap().retain(|line| !line.starts_with("ready"));
-        listener
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.stop();
-    }
+    });
+    let listener = Listener { child, heard };
+    listener.wait("ready");
+    listener.heard.lock().unwrap().retain(|line| !line.starts_with("ready"));
+    listener
 }
 
 struct Listener {
@@ -224,8 +146,8 @@ fn sequences(lines: &[String]) -> Vec<u64> {
 fn a_thousand_heatmaps_come_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "allow_anonymous true\nmax_queued_messages 0");
-    let listener = broker.hear("salientd/#", &[]);
-    let mut sink = open(&broker.config());
+    let listener = hear(&broker, "salientd/#", &[]);
+    let mut sink = open(&config_of(&broker));
     connected(&sink);
     for sequence in 0..1000 {
         sink.publish(&item(sequence, 3)).unwrap();
@@ -257,8 +179,8 @@ fn a_broker_that_restarts_loses_nothing() {
     );
     let mut broker = Broker::start(dir.path(), &settings);
     // The broker keeps what this subscriber has missed.
-    let listener = broker.hear("salientd/#", &["-c", "-i", "subscriber"]);
-    let mut sink = open(&broker.config());
+    let listener = hear(&broker, "salientd/#", &["-c", "-i", "subscriber"]);
+    let mut sink = open(&config_of(&broker));
     for sequence in 0..300 {
         sink.publish(&item(sequence, 3)).unwrap();
         if sequence % 100 == 50 {
@@ -283,14 +205,14 @@ fn a_broker_that_restarts_loses_nothing() {
 fn a_broker_that_forgot_what_it_retained_is_told_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(dir.path(), "allow_anonymous true");
-    let mut sink = open(&broker.config());
+    let mut sink = open(&config_of(&broker));
     sink.camera(&CameraState { running: true, reason: String::new() }).unwrap();
     sink.event(&event(Change::Raised)).unwrap();
     connected(&sink);
     let connects = sink.stats().connects();
     broker.restart();
     wait_until("another connection", || sink.stats().connects() > connects);
-    let later = broker.hear("salientd/#", &[]);
+    let later = hear(&broker, "salientd/#", &[]);
     for line in [
         "salientd/gate-3/status 1 online",
         "salientd/gate-3/camera 1 {\"reason\":\"\",\"running\":true}",
@@ -335,8 +257,8 @@ fn a_full_queue_drops_and_counts() {
 fn every_s_holds_back_and_another_class_does_not_wait() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "allow_anonymous true");
-    let listener = broker.hear("salientd/#", &[]);
-    let mut sink = open(&MqttConfig { every_s: 3600.0, ..broker.config() });
+    let listener = hear(&broker, "salientd/#", &[]);
+    let mut sink = open(&MqttConfig { every_s: 3600.0, ..config_of(&broker) });
     connected(&sink);
     for (sequence, class) in [(0, 3), (1, 3), (2, 4), (3, 4), (4, 3)] {
         sink.publish(&item(sequence, class)).unwrap();
@@ -349,8 +271,8 @@ fn every_s_holds_back_and_another_class_does_not_wait() {
 fn the_broker_says_offline_for_a_daemon_that_cannot() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "allow_anonymous true");
-    let listener = broker.hear("salientd/#", &[]);
-    let sink = open(&broker.config());
+    let listener = hear(&broker, "salientd/#", &[]);
+    let sink = open(&config_of(&broker));
     connected(&sink);
     listener.wait("salientd/gate-3/status 0 online");
     // Another with the same name: the broker drops the first, as it does a dead one.
@@ -382,14 +304,14 @@ fn discovery_is_retained_and_pictures_are_pictures() {
     let config = MqttConfig {
         discovery_prefix: Some("homeassistant".into()),
         picture_every_s: Some(3600.0),
-        ..broker.config()
+        ..config_of(&broker)
     };
     let mut sink = open(&config);
     connected(&sink);
     sink.publish(&item(0, 3)).unwrap();
     wait_until("the picture", || sink.stats().delivered() >= 5);
     // Long after: retained.
-    let listener = broker.hear("homeassistant/#", &[]);
+    let listener = hear(&broker, "homeassistant/#", &[]);
     let topic = "homeassistant/device/salientd_gate-3/config 1 ";
     listener.wait(topic);
     let lines = listener.lines();
@@ -475,7 +397,7 @@ fn tls_with_an_authority_of_ones_own() {
         ca_file: Some(at("ca.pem")),
         client_cert_file: Some(at("client.pem")),
         client_key_file: Some(at("client.key")),
-        ..broker.config()
+        ..config_of(&broker)
     };
     let mut sink = open(&config);
     connected(&sink);
@@ -533,7 +455,7 @@ fn a_wrong_password_is_told_and_tried_again() {
     let config = MqttConfig {
         username: Some("camera".into()),
         password_file: Some(secret.clone()),
-        ..broker.config()
+        ..config_of(&broker)
     };
     let mut sink = open(&config);
     let log = dir.path().join("mosquitto.log");

@@ -3,45 +3,16 @@
 
 mod common;
 
+use common::broker::{Broker, free_port};
 use common::parity;
 use common::process::{Daemon, wait_for};
 use salientd::config::Pictures;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Killed when dropped.
-struct Broker(Child);
-
-impl Broker {
-    fn start(dir: &Path, port: u16) -> Self {
-        let config = dir.join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n");
-        fs::write(&config, text).unwrap();
-        let child = Command::new("/usr/sbin/mosquitto")
-            .arg("-c")
-            .arg(&config)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto: sudo apt-get install mosquitto mosquitto-clients");
-        wait_for("broker", || TcpStream::connect(("127.0.0.1", port)).ok());
-        Self(child)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A black and white chequer, 4 pixels a square: its detail is gone in any blur.
 fn chequer(path: &Path) {
@@ -166,7 +137,7 @@ fn no_sink_shows_more_than_it_may() {
     for (pictures_of, name) in table {
         let dir = tempfile::tempdir().unwrap();
         let (http, mqtt) = (free_port(), free_port());
-        let _broker = Broker::start(dir.path(), mqtt);
+        let _broker = Broker::start_on(dir.path(), "allow_anonymous true", mqtt);
         let daemon = Daemon::start(dir.path(), &config(dir.path(), name, http, mqtt), &[]);
         daemon.wait_told("READY=1");
         for (sink, picture) in pictures(dir.path(), http, mqtt) {
@@ -186,7 +157,7 @@ fn no_sink_shows_more_than_it_may() {
 fn a_reload_forgets_what_may_not_be_seen_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let (http, mqtt) = (free_port(), free_port());
-    let _broker = Broker::start(dir.path(), mqtt);
+    let _broker = Broker::start_on(dir.path(), "allow_anonymous true", mqtt);
     let daemon = Daemon::start(dir.path(), &config(dir.path(), "whole", http, mqtt), &[]);
     daemon.wait_told("READY=1");
     let snapshot = || {

@@ -4,5 +4,6 @@
 
 pub mod decode;
 pub mod geometry;
+pub mod lent;
 pub mod resize;
 pub mod veil;

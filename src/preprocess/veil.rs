@@ -8,6 +8,7 @@
 use crate::config::Pictures;
 use crate::frame::Picture;
 use crate::preprocess::geometry::PADDING;
+use crate::preprocess::lent::Lent;
 use std::sync::Arc;
 
 /// Squares along the shorter side: a face that fills the picture's height has 12 rows. Below 15
@@ -21,13 +22,13 @@ pub struct Veil {
     pictures: Pictures,
     /// Sums of each square's pixels, `[rows, columns, 3]`, then their means.
     cells: Vec<u32>,
-    /// What was shown last: its buffer is used again once nobody holds it.
-    last: Option<Arc<Picture>>,
+    /// What was shown: its buffers are used again.
+    lent: Lent,
 }
 
 impl Veil {
     pub fn new(pictures: Pictures) -> Self {
-        Self { pictures, cells: Vec::new(), last: None }
+        Self { pictures, cells: Vec::new(), lent: Lent::default() }
     }
 
     /// What sinks may have of `upright`: itself, or another of the same size.
@@ -35,8 +36,7 @@ impl Veil {
         if self.pictures == Pictures::Whole {
             return upright.clone();
         }
-        let mut picture =
-            self.last.take().and_then(Arc::into_inner).unwrap_or_else(|| Picture::new(0, 0));
+        let mut picture = self.lent.take_free().unwrap_or_else(|| Picture::new(0, 0));
         (picture.width, picture.height) = (upright.width, upright.height);
         picture.rgb.clear();
         picture.rgb.resize(upright.rgb.len(), PADDING);
@@ -44,7 +44,7 @@ impl Veil {
             self.blur(upright, &mut picture);
         }
         let picture = Arc::new(picture);
-        self.last = Some(picture.clone());
+        self.lent.lend(picture.clone());
         picture
     }
 

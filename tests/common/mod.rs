@@ -2,6 +2,7 @@
 //! laid out like it.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod broker;
 pub mod mutate;
 pub mod process;
 

@@ -10,10 +10,19 @@ mod slot {
 mod tests {
     use super::slot::{Slot, Taken};
     use loom::sync::Arc;
-    use loom::thread;
+    use loom::thread::{self, JoinHandle};
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(3600);
+
+    /// Does `work` with the slot on a thread of its own.
+    fn beside<T: 'static>(
+        slot: &Arc<Slot<u32>>,
+        work: impl FnOnce(&Slot<u32>) -> T + 'static,
+    ) -> JoinHandle<T> {
+        let slot = slot.clone();
+        thread::spawn(move || work(&slot))
+    }
 
     fn all_taken(slot: &Slot<u32>) -> Vec<u32> {
         let mut seen = Vec::new();
@@ -30,13 +39,10 @@ mod tests {
     fn the_newest_always_arrives() {
         loom::model(|| {
             let slot = Arc::new(Slot::default());
-            let writer = thread::spawn({
-                let slot = slot.clone();
-                move || {
-                    slot.put(|_| 1);
-                    slot.put(|_| 2);
-                    slot.close();
-                }
+            let writer = beside(&slot, |slot| {
+                slot.put(|_| 1);
+                slot.put(|_| 2);
+                slot.close();
             });
             let seen = all_taken(&slot);
             writer.join().unwrap();
@@ -48,10 +54,7 @@ mod tests {
     fn an_item_wakes_who_waits() {
         loom::model(|| {
             let slot = Arc::new(Slot::default());
-            let writer = thread::spawn({
-                let slot = slot.clone();
-                move || slot.put(|_| 1)
-            });
+            let writer = beside(&slot, |slot| slot.put(|_| 1));
             assert_eq!(slot.take(LONG), Taken::Item(1));
             writer.join().unwrap();
         });
@@ -61,12 +64,8 @@ mod tests {
     fn what_a_writer_makes_of_the_old_item_is_never_lost() {
         loom::model(|| {
             let slot = Arc::new(Slot::default());
-            let writers: Vec<_> = [1, 10]
-                .map(|n| {
-                    let slot = slot.clone();
-                    thread::spawn(move || slot.put(|old| old.unwrap_or(0) + n))
-                })
-                .into();
+            let writers =
+                [1, 10].map(|n| beside(&slot, move |slot| slot.put(|old| old.unwrap_or(0) + n)));
             writers.into_iter().for_each(|writer| writer.join().unwrap());
             slot.close();
             assert_eq!(all_taken(&slot), [11]);
@@ -77,14 +76,11 @@ mod tests {
     fn a_writer_that_waits_loses_nothing() {
         loom::model(|| {
             let slot = Arc::new(Slot::default());
-            let writer = thread::spawn({
-                let slot = slot.clone();
-                move || {
-                    for item in [1, 2] {
-                        slot.put_when_empty(item, LONG).unwrap();
-                    }
-                    slot.close();
+            let writer = beside(&slot, |slot| {
+                for item in [1, 2] {
+                    slot.put_when_empty(item, LONG).unwrap();
                 }
+                slot.close();
             });
             assert_eq!(all_taken(&slot), [1, 2]);
             writer.join().unwrap();
@@ -96,10 +92,7 @@ mod tests {
         loom::model(|| {
             let slot = Arc::new(Slot::default());
             slot.put(|_| 1);
-            let writer = thread::spawn({
-                let slot = slot.clone();
-                move || slot.put_when_empty(2, LONG)
-            });
+            let writer = beside(&slot, |slot| slot.put_when_empty(2, LONG));
             slot.close();
             assert_eq!(writer.join().unwrap(), Err(2));
             assert_eq!(all_taken(&slot), [1]);
@@ -109,11 +102,8 @@ mod tests {
     #[test]
     fn closing_wakes_a_reader() {
         loom::model(|| {
-            let slot = Arc::new(Slot::<u32>::default());
-            let reader = thread::spawn({
-                let slot = slot.clone();
-                move || all_taken(&slot)
-            });
+            let slot = Arc::new(Slot::default());
+            let reader = beside(&slot, all_taken);
             slot.close();
             assert_eq!(reader.join().unwrap(), []);
         });
