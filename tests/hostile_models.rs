@@ -4,7 +4,7 @@
 mod common;
 
 use common::mutate::{Dice, mutants_each, mutated};
-use common::repository;
+use common::{repository, sound};
 use salientd::config::ModelConfig;
 use salientd::model::Model;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,18 +14,6 @@ use std::path::{Path, PathBuf};
 const MUTANTS: u64 = 20;
 /// The largest that a mutant may make the process; those of ONNX files of kilobytes.
 const MOST_BYTES: u64 = 700 << 20;
-
-/// Loads and, where that works, plans and runs. What it comes to is of no interest.
-fn try_out(bytes: &[u8]) {
-    let config = ModelConfig { threads: 1, ..ModelConfig::default() };
-    let Ok(model) = Model::from_bytes("mutant", bytes, &config) else { return };
-    let Ok(plan) = model.plan(model.native_size.unwrap_or([32, 32])) else { return };
-    let filled = |x: &mut [f32]| {
-        x.fill(0.5);
-        Ok::<(), salientd::model::ModelError>(())
-    };
-    let _ = model.run(&plan, filled);
-}
 
 fn models() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(repository("tests/models")).unwrap();
@@ -46,7 +34,7 @@ fn check(path: &Path, seed: u64) -> Result<(), String> {
     let bytes = mutated(&std::fs::read(path).unwrap(), &mut Dice(seed));
     // With --nocapture: the case that ended the process.
     eprintln!("{}, seed {seed}", path.display());
-    let tried = catch_unwind(AssertUnwindSafe(|| try_out(&bytes)));
+    let tried = catch_unwind(AssertUnwindSafe(|| sound::model(&bytes)));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if tried.is_err() {
         return Err(format!("{name}, seed {seed}: a panic; it stands above"));

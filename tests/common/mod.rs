@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod mutate;
 pub mod process;
+pub mod sound;
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +62,7 @@ pub fn off(got: &[f32], expected: &[f32]) -> f32 {
 }
 
 /// One pass over an input that is at hand.
-#[allow(dead_code)]
+#[cfg(feature = "model")]
 pub fn pass(
     model: &salientd::model::Model,
     plan: &salientd::model::Plan,

@@ -1,0 +1,4 @@
+//! What the targets share.
+
+#[path = "../tests/common/sound.rs"]
+pub mod sound;

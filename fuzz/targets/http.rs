@@ -1,0 +1,71 @@
+//! Requests, as they come over a connection: each gets an answer or its end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use salientd::config::{HttpConfig, OverlayConfig};
+use salientd::frame::{Picture, Rect};
+use salientd::health::Health;
+use salientd::heatmap::{ClassScore, Heatmap};
+use salientd::sink::http::{About, HttpSink};
+use salientd::sink::inherited::Inherited;
+use salientd::sink::wire::ModelEntry;
+use salientd::sink::{Published, Sink};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A sink that has something to show, and the path of its socket.
+static SERVED: LazyLock<(HttpSink, std::path::PathBuf)> = LazyLock::new(|| {
+    let path = tempfile::tempdir().unwrap().keep().join("http.sock");
+    let config = HttpConfig { listen: format!("unix:{}", path.display()), ..HttpConfig::default() };
+    let about = About {
+        model: ModelEntry { name: "m".into(), sha256: "00".into() },
+        classes: vec!["a".into()],
+        zones: Vec::new(),
+        rules: Vec::new(),
+        means: None,
+        health: Arc::new(Health::new(Instant::now())),
+        config: Arc::new(Mutex::default()),
+        started: Instant::now(),
+    };
+    let overlay = OverlayConfig::default();
+    let mut sink = HttpSink::open(&config, &overlay, about, &Inherited::default()).unwrap();
+    sink.publish(&published()).unwrap();
+    (sink, path)
+});
+
+fn published() -> Published {
+    let heatmap = Heatmap {
+        height: 2,
+        width: 2,
+        values: vec![0.0, 0.5, 1.0, f32::NAN],
+        classes: vec![ClassScore { index: 3, label: "a".into(), logit: 1.0, probability: 1.0 }],
+        covers: Rect::full(16, 16),
+        picture: [16, 16],
+        views: Vec::new(),
+        zones: Vec::new(),
+        sequence: 1,
+        captured_at: Instant::now(),
+        captured_wall: SystemTime::now(),
+        spent_ms: 1.0,
+        budget_ms: None,
+        heat_factor: None,
+        model_sha256: "00".into(),
+    };
+    Published { picture: Arc::new(Picture::new(16, 16)), heatmap: Arc::new(heatmap) }
+}
+
+fuzz_target!(|request: &[u8]| {
+    let mut stream = UnixStream::connect(&SERVED.1).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // Refused before it was whole: the answer is there all the same.
+    let _ = stream.write_all(request);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut first = [0; 12];
+    // A stream has no end of its own: what it begins with is enough.
+    match stream.read(&mut first) {
+        Ok(n) => assert!(b"HTTP/1.".starts_with(&first[..n.min(7)]), "{first:?}"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+});
