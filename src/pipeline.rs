@@ -380,10 +380,16 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
 fn watch_camera(shared: &Shared, config: &CameraConfig, beat: Heartbeat) {
     let mut backoff = Backoff::default();
     let counters = &shared.health.counters;
+    // Told once, however often the camera comes back.
+    let mut differences = Vec::new();
     while !shared.stopping() {
         beat.beat(Instant::now());
         let why = match camera::open(config) {
             Ok(mut camera) => {
+                if camera.differences() != differences {
+                    differences = camera.differences().to_vec();
+                    differences.iter().for_each(|difference| log::warn!("{difference}"));
+                }
                 *shared.description.lock().unwrap_or_else(|e| e.into_inner()) = camera.describe();
                 match stream(shared, config, camera.as_mut(), &beat, &mut backoff) {
                     Some(why) => why,

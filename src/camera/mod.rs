@@ -27,6 +27,10 @@ pub trait Camera: Send {
     fn next_frame(&mut self, timeout: Duration) -> Result<Frame, CameraError>;
     /// What is being captured, for people: `/dev/video0 "HD Webcam" YUYV 1280x720 @ 15`.
     fn describe(&self) -> String;
+    /// What the driver made otherwise than configured, for people.
+    fn differences(&self) -> &[String] {
+        &[]
+    }
     /// Counts since it was opened.
     fn counters(&self) -> CameraCounters;
     /// Takes a frame's buffer back, so that a steady stream allocates nothing.

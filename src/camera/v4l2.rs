@@ -36,6 +36,7 @@ pub struct V4l2 {
     /// As configured, with what it was found to be.
     camera: String,
     description: String,
+    differences: Vec<String>,
     stream: Stream,
     plan: Plan,
     account: Account,
@@ -52,9 +53,9 @@ impl V4l2 {
             false => format!("{} ({})", config.device, path.display()),
         };
         let device = open_device(&path, &camera)?;
-        let (format, fps) = negotiate(&device, &camera, &wanted)?;
+        let (format, fps, mut differences) = negotiate(&device, &camera, &wanted)?;
         let plan = Plan::new(&format).map_err(|why| CameraError::unusable(&camera, why))?;
-        control::apply(&device, &camera, &config.controls);
+        differences.extend(control::apply(&device, &camera, &config.controls));
         let rate = fps.map_or(String::new(), |fps| format!(" @ {}", short(fps)));
         let card = &device.capability.card;
         let mode = format!("{} {}x{}", capture::name(format.code), format.width, format.height);
@@ -63,7 +64,7 @@ impl V4l2 {
         let stream = Stream::start(device, config.buffers, planes)
             .map_err(|e| world(&camera, "cannot start streaming", &e))?;
         let account = Account::default();
-        Ok(Self { camera, description, stream, plan, account, spare: Vec::new() })
+        Ok(Self { camera, description, differences, stream, plan, account, spare: Vec::new() })
     }
 }
 
@@ -92,6 +93,10 @@ impl Camera for V4l2 {
 
     fn describe(&self) -> String {
         self.description.clone()
+    }
+
+    fn differences(&self) -> &[String] {
+        &self.differences
     }
 
     fn counters(&self) -> CameraCounters {
@@ -141,12 +146,12 @@ fn open_device(path: &Path, camera: &str) -> Result<Device, CameraError> {
 }
 
 /// Asks for the ranked modes in turn until the driver takes one. Answers with what it made of
-/// it, and the rate where the driver tells.
+/// it, the rate where the driver tells, and what is not as wanted.
 fn negotiate(
     device: &Device,
     camera: &str,
     wanted: &Wanted,
-) -> Result<(Format, Option<f64>), CameraError> {
+) -> Result<(Format, Option<f64>, Vec<String>), CameraError> {
     let formats = device.formats();
     let offer = |code| Offer { code, sizes: device.sizes(code) };
     let offers: Vec<Offer> = formats.iter().map(|format| offer(format.code)).collect();
@@ -157,8 +162,8 @@ fn negotiate(
                 let rate = device
                     .set_rate(mode.fps)
                     .map_err(|e| world(camera, "cannot set the frame rate", &e))?;
-                tell_changes(camera, wanted, &mode, &format, rate);
-                return Ok((format, rate));
+                let differences = differences(camera, wanted, &mode, &format, rate);
+                return Ok((format, rate, differences));
             }
             Ok(format) => {
                 let (asked, got) = (capture::name(mode.code), capture::name(format.code));
@@ -188,16 +193,25 @@ fn no_format(device: &Device, wanted: &Wanted, offered: &[String]) -> String {
     }
 }
 
-/// Once per open, what is not as configured.
-fn tell_changes(camera: &str, wanted: &Wanted, mode: &Mode, format: &Format, rate: Option<f64>) {
+/// What of size and rate is not as wanted.
+fn differences(
+    camera: &str,
+    wanted: &Wanted,
+    mode: &Mode,
+    format: &Format,
+    rate: Option<f64>,
+) -> Vec<String> {
+    let mut found = Vec::new();
     if (format.width, format.height) != (wanted.width, wanted.height) {
         let (asked, got) = ((wanted.width, wanted.height), (format.width, format.height));
-        log::info!("{camera}: {}x{} instead of {}x{}", got.0, got.1, asked.0, asked.1);
+        found.push(format!("{camera}: {}x{} instead of {}x{}", got.0, got.1, asked.0, asked.1));
     }
     let fps = rate.unwrap_or(mode.fps);
     if (fps - f64::from(wanted.fps)).abs() > 0.01 * f64::from(wanted.fps) {
-        log::info!("{camera}: {} frames per second instead of {}", short(fps), wanted.fps);
+        let (got, asked) = (short(fps), wanted.fps);
+        found.push(format!("{camera}: {got} frames per second instead of {asked}"));
     }
+    found
 }
 
 fn short(fps: f64) -> f64 {

@@ -89,7 +89,7 @@ fn otsu(map: &[f32], peak: f32) -> f32 {
             (best, best_spread) = (bin, spread);
         }
     }
-    (best + 2) as f32 / BINS as f32 * peak
+    (best + 1) as f32 / BINS as f32 * peak
 }
 
 /// The regions at or above `level` (> 0), heaviest first. Cells touch by side or corner.

@@ -99,11 +99,12 @@ pub struct Requant<'a> {
 
 impl Requant<'_> {
     /// Folds the input's zero point into the bias of channel `c` and checks its range.
-    fn fold(&self, c: usize, weights: impl Iterator<Item = i8>) -> Result<i32, PackError> {
+    fn fold(&self, c: usize, weights: &[i8]) -> Result<i32, PackError> {
         let (mut sum, mut reach) = (0i64, 0i64);
-        for w in weights {
-            sum += w as i64;
-            reach += (w as i64).abs() * 255;
+        // Every weight of a model passes here: in 32 bits for as long as they hold.
+        for part in weights.chunks(1 << 16) {
+            sum += i64::from(part.iter().map(|&w| i32::from(w)).sum::<i32>());
+            reach += 255 * i64::from(part.iter().map(|&w| i32::from(w).abs()).sum::<i32>());
         }
         let multiplier = self.multiplier[c];
         if !(multiplier.is_finite() && multiplier > 0.0) {
@@ -147,7 +148,6 @@ impl PackedGemm {
         let mut data = shelf.take(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
-        let bytes = data.as_mut_slice();
         for c in 0..n {
             let (panel, column) = (c / columns, c % columns);
             let is_narrow = narrow && panel == full;
@@ -155,14 +155,18 @@ impl PackedGemm {
             let s = slot(isa, column, is_narrow);
             let row = &weights[c * k..(c + 1) * k];
             let base = panel * columns * k_units * k_unit + s * k_unit;
-            let units = row.chunks(run).enumerate().flat_map(|(r, run)| {
-                run.chunks(k_unit).enumerate().map(move |(u, chunk)| (r * run_units + u, chunk))
-            });
-            for (unit, chunk) in units {
-                let at = base + unit * width * k_unit;
-                bytes[at..at + chunk.len()].copy_from_slice(chunk);
+            let stride = width * k_unit;
+            for (r, run) in row.chunks(run).enumerate() {
+                let column = &mut data.as_mut_slice()[base + r * run_units * stride..];
+                match k_unit {
+                    1 => spread::<1>(run, column, stride),
+                    4 => spread::<4>(run, column, stride),
+                    8 => spread::<8>(run, column, stride),
+                    16 => spread::<16>(run, column, stride),
+                    _ => unreachable!("a unit of {k_unit}"),
+                }
             }
-            bias[panel * columns + s] = q.fold(c, row.iter().copied())?;
+            bias[panel * columns + s] = q.fold(c, row)?;
             multiplier[panel * columns + s] = q.multiplier[c];
         }
         let has_min = weights.contains(&i8::MIN);
@@ -182,6 +186,17 @@ impl PackedGemm {
     /// Multiply-accumulates for each output pixel.
     pub fn macs(&self) -> usize {
         self.n * self.runs * self.run
+    }
+}
+
+/// Lays the units of a run `stride` bytes apart.
+fn spread<const K_UNIT: usize>(run: &[i8], column: &mut [i8], stride: usize) {
+    let (units, rest) = run.as_chunks::<K_UNIT>();
+    for (unit, place) in units.iter().zip(column.chunks_mut(stride)) {
+        place[..K_UNIT].copy_from_slice(unit);
+    }
+    if !rest.is_empty() {
+        column[units.len() * stride..][..rest.len()].copy_from_slice(rest);
     }
 }
 
@@ -268,7 +283,8 @@ impl PackedDepthwise {
                 let at = base * groups * group + (t / used * block + s) * group + t % used;
                 bytes[at] = weights[t * channels + c];
             }
-            bias[base + s] = q.fold(c, (0..taps).map(|t| weights[t * channels + c]))?;
+            let own: Vec<i8> = (0..taps).map(|t| weights[t * channels + c]).collect();
+            bias[base + s] = q.fold(c, &own)?;
             multiplier[base + s] = q.multiplier[c];
         }
         let has_min = weights.contains(&i8::MIN);

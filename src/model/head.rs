@@ -4,7 +4,7 @@
 //! that the pooling reads and the weights that turn its mean into logits.
 
 use super::ModelError;
-use super::onnx::{Graph, attribute, int, ints};
+use super::onnx::{Graph, attribute, elements, int, ints};
 use crate::int8::graph::Layout;
 use tract_onnx::pb::NodeProto;
 
@@ -231,7 +231,7 @@ fn pooling_of(graph: &Graph, node: &NodeProto) -> Result<(String, Layout), Strin
             let axes = ints(node, "axes").or_else(|| {
                 let t = graph.constant(node.input.get(1)?)?;
                 let t = t.cast_to::<i64>().ok()?;
-                t.to_plain_array_view::<i64>().ok().map(|a| a.iter().copied().collect())
+                elements(&t).ok()
             });
             let mut axes = axes.ok_or_else(|| found(node, "a mean over everything"))?;
             axes.iter_mut().for_each(|a| *a = a.rem_euclid(4));

@@ -9,7 +9,7 @@
 //! float, and is listed with the reason.
 
 use super::ModelError;
-use super::onnx::{Graph, attribute, int, ints};
+use super::onnx::{Graph, attribute, elements, int, ints};
 use crate::int8::aligned::Shelf;
 use crate::int8::elementwise::{Rescale, Term};
 use crate::int8::graph::{Layout, Op, Pads, Region, TensorInfo, Window};
@@ -393,7 +393,7 @@ impl<'g> Importer<'g> {
         }
         let values = match (tensor.datum_type(), zeros.iter().all(|&z| z == 0)) {
             // The usual case, and the large one: nothing to take off.
-            (DatumType::I8, true) => bytes(&tensor)?,
+            (DatumType::I8, true) => elements(&tensor).map_err(|e| e.to_string())?,
             _ => shifted(&integers(&tensor)?, &zeros, (i * kh * kw).max(1))?,
         };
         let scales = (0..o).map(|n| scales[if scales.len() == 1 { 0 } else { n }]).collect();
@@ -466,12 +466,6 @@ fn is_quantization(op: &str) -> bool {
         || op.starts_with("QLinear")
 }
 
-/// A tensor of signed bytes.
-fn bytes(t: &Tensor) -> Result<Vec<i8>, String> {
-    let view = t.to_plain_array_view::<i8>().map_err(|e| e.to_string())?;
-    Ok(view.iter().copied().collect())
-}
-
 /// Weights with their zero points taken off: one for all, or one for every `each` weights.
 fn shifted(raw: &[i32], zeros: &[i32], each: usize) -> Result<Vec<i8>, String> {
     let zero = |n: usize| if zeros.len() == 1 { zeros[0] } else { zeros[n / each] };
@@ -484,8 +478,7 @@ fn shifted(raw: &[i32], zeros: &[i32], each: usize) -> Result<Vec<i8>, String> {
 
 fn integers(t: &Tensor) -> Result<Vec<i32>, String> {
     let t = t.cast_to::<i32>().map_err(|e| e.to_string())?;
-    let view = t.to_plain_array_view::<i32>().map_err(|e| e.to_string())?;
-    Ok(view.iter().copied().collect())
+    elements(&t).map_err(|e| e.to_string())
 }
 
 /// Kernel, stride, dilation and padding of a Conv or MaxPool.

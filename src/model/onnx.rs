@@ -141,7 +141,12 @@ impl<'a> Graph<'a> {
 }
 
 fn floats(t: &Tensor) -> Vec<f32> {
-    t.to_plain_array_view::<f32>().map(|a| a.iter().copied().collect()).unwrap_or_default()
+    elements(t).unwrap_or_default()
+}
+
+/// All elements of a tensor, in row-major order.
+pub fn elements<T: Datum + Copy>(t: &Tensor) -> TractResult<Vec<T>> {
+    Ok(t.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
 }
 
 /// Inputs without which we could not even look at an operator.

@@ -1,4 +1,4 @@
-//! The driver's controls: set, read back, and told about once.
+//! The driver's controls: set and read back.
 
 use super::sys::{Control, Device};
 use std::collections::BTreeMap;
@@ -9,11 +9,12 @@ pub(super) fn snake_case(name: &str) -> String {
     words.collect::<Vec<_>>().join("_").to_ascii_lowercase()
 }
 
-/// Sets the wanted controls. None of it stops a camera: what could not be set, and what the
-/// driver made of a value, is a warning.
-pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64>) {
+/// Sets the wanted controls. None of it stops a camera: answers with what could not be set, and
+/// with what the driver made of a value.
+pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64>) -> Vec<String> {
+    let mut found = Vec::new();
     if wanted.is_empty() {
-        return;
+        return found;
     }
     let known = device.controls();
     let mut refused = Vec::new();
@@ -21,30 +22,30 @@ pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64
         match known.iter().find(|control| control.name == *name) {
             Some(control) if device.set_control(control, value).is_ok() => {}
             Some(control) => refused.push((control, value)),
-            None => log::warn!("{camera}: {}", unknown(name, &known)),
+            None => found.push(format!("{camera}: {}", unknown(name, &known))),
         }
     }
     // An automatic control may have held another; by now all of them are off.
     for (control, value) in refused {
         if let Err(error) = device.set_control(control, value) {
             let Control { name, minimum, maximum, .. } = control;
-            log::warn!(
-                "{camera}: control {name} = {value}: {error}, allowed {minimum} to {maximum}"
-            );
+            let allowed = format!("allowed {minimum} to {maximum}");
+            found.push(format!("{camera}: control {name} = {value}: {error}, {allowed}"));
         }
     }
     for control in known.iter().filter(|control| control.readable) {
         let Some(&value) = wanted.get(&control.name) else { continue };
         match device.get_control(control) {
             Ok(actual) if actual != value => {
-                log::warn!(
-                    "{camera}: control {} = {value}: the driver made it {actual}",
-                    control.name
-                );
+                let name = &control.name;
+                found.push(format!(
+                    "{camera}: control {name} = {value}: the driver made it {actual}"
+                ));
             }
             _ => {}
         }
     }
+    found
 }
 
 fn unknown(name: &str, known: &[Control]) -> String {
