@@ -155,6 +155,11 @@ fn errors_word_for_word() {
             "{}:2: tta.scales: 0.2 is out of range, allowed a number from 0.25 to 4",
         ),
         ("[tta]\nscales = [1, 1.0]", "{}:2: tta.scales: 1.0 stands twice, allowed once"),
+        // Taken up, both would be shown as 1.0.
+        (
+            "[tta]\nscales = [1, 1.00000001]",
+            "{}:2: tta.scales: 1.00000001 stands twice, allowed once",
+        ),
         (
             "[classes]\nlist = [\"a\", 1, \"a\"]",
             "{}:2: classes.list: \"a\" stands twice, allowed once",

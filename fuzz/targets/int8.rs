@@ -2,7 +2,6 @@
 //! of the scalar kernels.
 #![no_main]
 
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use salientd::int8::aligned::Shelf;
 use salientd::int8::elementwise::{Rescale, Term};
@@ -14,9 +13,26 @@ use salientd::int8::{Clamp, Isa, Quant, store};
 use std::sync::atomic::AtomicBool;
 
 /// Larger networks find nothing that these do not, later.
-const MOST_STEPS: usize = 4;
+const MOST_STEPS: u8 = 4;
 
-#[derive(Arbitrary, Debug)]
+/// Numbers from the bytes of an input; zeros after its end.
+struct Input<'a>(std::slice::Iter<'a, u8>);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.byte())
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() & 1 == 1
+    }
+}
+
+#[derive(Debug)]
 struct Network {
     size: [u8; 2],
     channels: u8,
@@ -27,13 +43,13 @@ struct Network {
     is_planar: bool,
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Scale {
     scale: u8,
     zero_point: u8,
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Slide {
     kernel: [u8; 2],
     stride: [u8; 2],
@@ -43,7 +59,7 @@ struct Slide {
 }
 
 /// An operator after the one before; the range of its output where it has one.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Conv { slide: Slide, groups: u8, outputs: u8, ends: Ends },
     Depthwise { slide: Slide, before: Option<Ends>, ends: Ends },
@@ -55,7 +71,7 @@ enum Step {
     Pad { pads: [u8; 4] },
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Ends {
     quant: Scale,
     low: u8,
@@ -63,6 +79,10 @@ struct Ends {
 }
 
 impl Scale {
+    fn read(input: &mut Input) -> Self {
+        Self { scale: input.byte(), zero_point: input.byte() }
+    }
+
     fn quant(self) -> Quant {
         // From 2⁻⁸ to 2⁷, in sixteenths.
         let scale = (f32::from(self.scale) / 16.0 - 8.0).exp2();
@@ -71,6 +91,10 @@ impl Scale {
 }
 
 impl Ends {
+    fn read(input: &mut Input) -> Self {
+        Self { quant: Scale::read(input), low: input.byte(), high: input.byte() }
+    }
+
     fn clamp(self) -> Clamp {
         let (low, high) = (self.low.min(self.high), self.low.max(self.high));
         Clamp::new(self.quant.zero_point.into(), low.into(), high.into())
@@ -82,6 +106,16 @@ impl Ends {
 }
 
 impl Slide {
+    fn read(input: &mut Input) -> Self {
+        Self {
+            kernel: input.bytes(),
+            stride: input.bytes(),
+            dilation: input.bytes(),
+            pads: input.flag().then(|| input.bytes()),
+            is_upper: input.flag(),
+        }
+    }
+
     fn window(self) -> Window {
         let at_most = |most: usize, of: [u8; 2]| of.map(|n| 1 + usize::from(n) % most);
         let kernel = at_most(5, self.kernel);
@@ -92,6 +126,36 @@ impl Slide {
         };
         let (stride, dilation) = (at_most(3, self.stride), at_most(2, self.dilation));
         Window { kernel, stride, dilation, pads }
+    }
+}
+
+impl Step {
+    fn read(input: &mut Input) -> Self {
+        let before = |input: &mut Input| input.flag().then(|| Ends::read(input));
+        match input.byte() % 8 {
+            0 => Self::Conv {
+                slide: Slide::read(input),
+                groups: input.byte(),
+                outputs: input.byte(),
+                ends: Ends::read(input),
+            },
+            1 => Self::Depthwise {
+                slide: Slide::read(input),
+                before: before(input),
+                ends: Ends::read(input),
+            },
+            2 => Self::Separable {
+                slide: Slide::read(input),
+                before: before(input),
+                outputs: input.byte(),
+                ends: [Ends::read(input), Ends::read(input)],
+            },
+            3 => Self::Add { ends: Ends::read(input) },
+            4 => Self::Rescale { ends: Ends::read(input) },
+            5 => Self::Clip { low: input.byte(), high: input.byte() },
+            6 => Self::MaxPool { slide: Slide::read(input) },
+            _ => Self::Pad { pads: input.bytes() },
+        }
     }
 }
 
@@ -211,6 +275,18 @@ impl Builder {
 }
 
 impl Network {
+    fn read(input: &mut Input) -> Self {
+        Self {
+            size: input.bytes(),
+            channels: input.byte(),
+            quant: Scale::read(input),
+            seed: u32::from_le_bytes(input.bytes()),
+            threads: input.byte(),
+            is_planar: input.flag(),
+            steps: (0..input.byte() % (MOST_STEPS + 1)).map(|_| Step::read(input)).collect(),
+        }
+    }
+
     fn layout(&self) -> Layout {
         if self.is_planar { Layout::Nchw } else { Layout::Nhwc }
     }
@@ -226,7 +302,7 @@ impl Network {
         let mut builder = Builder { isa, shelf: Shelf::default(), seed, channels, tensors, ops };
         let mut x = builder.tensor(self.quant.quant());
         builder.ops.push(Op::Quantize { input: 0, out: x });
-        for &step in self.steps.iter().take(MOST_STEPS) {
+        for &step in &self.steps {
             x = builder.step(x, step)?;
         }
         builder.ops.push(Op::Dequantize { x, output: 0 });
@@ -251,7 +327,8 @@ impl Network {
     }
 }
 
-fuzz_target!(|network: Network| {
+fuzz_target!(|bytes: &[u8]| {
+    let network = Network::read(&mut Input(bytes.iter()));
     let expected = network.output(Isa::Scalar);
     for isa in Isa::available() {
         assert!(network.output(isa) == expected, "{isa} differs: {network:?}");

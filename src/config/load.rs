@@ -365,12 +365,16 @@ fn as_number(value: &DeValue<'_>) -> Option<f64> {
     }
 }
 
-/// Whether two values of a list are the same; `1` and `1.0` are.
+/// Whether two values of a list are the same setting; `1` and `1.0` are, and what an f32 cannot
+/// tell apart.
 fn same(a: &Spanned<DeValue<'_>>, b: &Spanned<DeValue<'_>>) -> bool {
-    match (as_number(a.get_ref()), as_number(b.get_ref())) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.get_ref().as_str().is_some_and(|s| b.get_ref().as_str() == Some(s)),
-        _ => false,
+    match (a.get_ref(), b.get_ref()) {
+        (DeValue::String(a), DeValue::String(b)) => a == b,
+        (a @ DeValue::Integer(_), b @ DeValue::Integer(_)) => as_integer(a) == as_integer(b),
+        (a, b) => match (as_number(a), as_number(b)) {
+            (Some(a), Some(b)) => a as f32 == b as f32,
+            _ => false,
+        },
     }
 }
 

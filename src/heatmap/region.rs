@@ -300,6 +300,12 @@ mod tests {
             (Threshold::Percentile(95.0), &ramp, Some(95.0..=95.0)),
             (Threshold::Percentile(12.5), &[0.0, 1.0, 2.0, 3.0, 4.0], Some(0.5..=0.5)),
             (Threshold::Otsu, &two, Some(3.0..=89.0)),
+            // By hand: the variance between the classes is greatest above the bin of 32.
+            (
+                Threshold::Otsu,
+                &[16.0, 16.0, 16.0, 16.0, 32.0, 32.0, 32.0, 32.0, 200.0, 200.0, 256.0],
+                Some(33.0..=33.0),
+            ),
             (Threshold::Otsu, &[5.0], Some(f32::MIN_POSITIVE..=5.0)),
             (Threshold::Share(0.5), &[-3.0, -1.0, f32::NAN], None),
             (Threshold::Otsu, &[0.0; 9], None),
