@@ -226,6 +226,12 @@ mod tests {
             ("half of a flat map", map(2, 2, ones(4), whole), &left_half, vec![Some(0.5)]),
             ("across cells", map(1, 3, ones(3), whole), &left_half, vec![Some(0.5)]),
             ("all in it", map(1, 2, vec![2.0, 0.0], whole), &left_half, vec![Some(1.0)]),
+            (
+                "each class by itself",
+                map(1, 2, vec![1.0, 0.0, 3.0, 4.0], whole),
+                &[[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]],
+                vec![Some(0.75), Some(1.0)],
+            ),
             ("negative is no mass", map(1, 2, vec![-5.0, 2.0], whole), &left_half, vec![Some(0.0)]),
             ("nothing anywhere", map(1, 2, vec![-5.0, 0.0], whole), &left_half, vec![None]),
             ("not finite", map(1, 2, vec![f32::NAN, f32::INFINITY], whole), &left_half, vec![None]),
