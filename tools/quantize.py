@@ -113,9 +113,19 @@ def run(args):
         quantizer.equalize_network(network, extents)
     fit = read(photos.spread(calibration, FIT_MAX))
     plan = quantizer.quantize(network, fit, extents, progress)
-    quantized = qdq.write(network, plan)
+    read_features = qdq.read_name(network, network.features)
 
-    probe = agreement.Probe(quantized, qdq.read_name(network, network.features), network.logits, args.threads)
+    def probed(model):
+        return agreement.Probe(model, read_features, network.logits, args.threads)
+
+    quantized = qdq.write(network, plan)
+    if network.head_bias:
+        inputs = progress((reader(p, height, width) for p in calibration), "head", len(calibration))
+        bias = network.constants[network.head_bias]
+        error = agreement.logit_error(reference, probed(quantized), inputs)
+        network.constants[network.head_bias] = bias + error.reshape(bias.shape).astype(bias.dtype)
+        quantized = qdq.write(network, plan)
+    probe = probed(quantized)
     inputs = progress((reader(p, height, width) for p in evaluation), "comparison", len(evaluation))
     rows = agreement.compare(reference, probe, network.head_weights, inputs, network.channels_last)
     write(quantized, out)

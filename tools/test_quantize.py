@@ -90,6 +90,20 @@ def test_maps_survive(folder):
     assert features.shape == (1, 16, 17, 24) and logits.shape == (1, 5)
 
 
+def test_head_takes_up_the_mean_error(folder):
+    """In the mean over the calibration photos the logits are those of the float network."""
+    for i in range(0, 40, 2):
+        (folder / "photos" / f"{i:02}.png").rename(folder / "empty" / f"{i:02}.png")
+    run = quantize(folder, "m.onnx", "--images", "photos", "--eval-images", "empty", "--out", "q.onnx", "--size", "48x64")
+    assert run.returncode == 0, run.stderr
+    real, coded = (onnxruntime.InferenceSession(folder / name) for name in ("m.onnx", "q.onnx"))
+    reader = photos.Reader("keras", "rgb", False)
+    inputs = [reader(p, 48, 64) for p in photos.find([folder / "photos"])]
+    errors = [(real.run(["logits"], {"input": x})[0] - coded.run(["logits"], {"input": x})[0])[0] for x in inputs]
+    assert np.abs(errors).max() > 1e-3
+    assert np.abs(np.mean(errors, axis=0)).max() < 1e-5
+
+
 def test_missed_threshold_fails(folder):
     run = quantize(
         folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--min-pearson", 1.0, "--limit", "r1=0.5",

@@ -54,6 +54,11 @@ def compare(reference, probe, head_weights, inputs, channels_last=False):
     return rows
 
 
+def logit_error(reference, probe, inputs):
+    """What the quantized logits lack, in the mean over the inputs: [classes]."""
+    return np.mean([reference(x)[1] - probe(x)[1] for x in inputs], axis=0)
+
+
 def summary(rows):
     same, r, maximum = (np.array(c, float) for c in zip(*rows))
     return {

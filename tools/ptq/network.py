@@ -27,7 +27,7 @@ class Network:
     """Nodes in execution order, constants by name, and the pooling + linear ending.
 
     `features` is the tensor that the global average pooling reads, `pool` the index of
-    that node; `head_weights` is [channels, classes].
+    that node; `head_weights` is [channels, classes], `head_bias` the constant's name or None.
     """
 
     def __init__(self, model, threads=1):
@@ -141,8 +141,12 @@ class Network:
         self.logits = linear.output[0]
         # MatMul keeps its bias in an Add of its own
         after = self.consumers(self.logits)
+        added = linear.input[2:]
         if linear.op_type == "MatMul" and len(after) == 1 and after[0].op_type == "Add":
             self.logits = after[0].output[0]
+            added = after[0].input
+        biases = [t for t in added if t in self.constants and self.constants[t].size == weight.shape[1]]
+        self.head_bias = biases[0] if biases and attributes(linear).get("beta", 1) == 1 else None
 
     def _is_pool(self, node):
         if node.op_type == "GlobalAveragePool":
