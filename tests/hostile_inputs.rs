@@ -7,18 +7,15 @@ mod common;
 use common::mutate::{Dice, mutants_each, mutated};
 use common::{repository, sound};
 use salientd::camera::open;
-use salientd::config::{CameraConfig, CameraSource, HttpConfig, OverlayConfig, PipeFormat};
+use salientd::config::{CameraConfig, CameraSource, PipeFormat};
 use salientd::frame::{FrameLayout, Picture, PixelFormat, YuvMatrix, YuvRange};
 use salientd::heatmap::encode;
 use salientd::preprocess::decode::Decoder;
-use salientd::sink::http::{About, HttpSink};
-use salientd::sink::inherited::Inherited;
 use salientd::sink::npy;
-use salientd::sink::wire::{self, Header, ModelEntry};
+use salientd::sink::wire::{self, Header};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Every block of configuration that the documentation has, and the sample file.
 fn configurations_of_the_docs() -> Vec<String> {
@@ -44,17 +41,6 @@ fn configurations_are_refused_or_shown_as_they_are() {
     }
 }
 
-const FORMATS: [PixelFormat; 8] = [
-    PixelFormat::Yuyv,
-    PixelFormat::Uyvy,
-    PixelFormat::Nv12,
-    PixelFormat::Yu12,
-    PixelFormat::Rgb3,
-    PixelFormat::Bgr3,
-    PixelFormat::Grey,
-    PixelFormat::Mjpg,
-];
-
 #[test]
 fn frames_of_wrong_sizes() {
     let mut decoder = Decoder::new();
@@ -66,7 +52,7 @@ fn frames_of_wrong_sizes() {
         _ => 1 + dice.below(40) as u32,
     };
     for _ in 0..mutants_each(150) * 100 {
-        let format = FORMATS[dice.below(FORMATS.len())];
+        let format = PixelFormat::ALL[dice.below(PixelFormat::ALL.len())];
         let (width, height) = (side(&mut dice), side(&mut dice));
         let exact = format.row_bytes(width);
         let stride_bytes = match dice.below(4) {
@@ -175,19 +161,7 @@ const REQUESTS: [&str; 4] = [
 /// Each gets an answer or its end within the time that heads have; and others are served.
 #[test]
 fn damaged_requests() {
-    let about = About {
-        model: ModelEntry { name: "m".into(), sha256: "00".into() },
-        classes: vec!["a".into()],
-        zones: Vec::new(),
-        rules: Vec::new(),
-        means: None,
-        health: Arc::new(salientd::health::Health::new(Instant::now())),
-        config: Arc::new(Mutex::default()),
-        started: Instant::now(),
-    };
-    let config = HttpConfig { listen: "127.0.0.1:0".into(), ..HttpConfig::default() };
-    let sink =
-        HttpSink::open(&config, &OverlayConfig::default(), about, &Inherited::default()).unwrap();
+    let sink = sound::served("127.0.0.1:0");
     let address = sink.address().trim_start_matches("http://").trim_end_matches('/').to_string();
     for request in REQUESTS {
         for seed in 0..mutants_each(150) / 3 {

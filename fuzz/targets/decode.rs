@@ -8,21 +8,10 @@ use salientd::preprocess::decode::Decoder;
 use salientd_fuzz::sound;
 use std::cell::RefCell;
 
-const FORMATS: [PixelFormat; 8] = [
-    PixelFormat::Mjpg,
-    PixelFormat::Yuyv,
-    PixelFormat::Uyvy,
-    PixelFormat::Nv12,
-    PixelFormat::Yu12,
-    PixelFormat::Rgb3,
-    PixelFormat::Bgr3,
-    PixelFormat::Grey,
-];
-
 fn layout([format, colours, sides @ ..]: &[u8; 14]) -> FrameLayout {
     let side = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| sides[4 * i + byte]));
     FrameLayout {
-        format: FORMATS[usize::from(*format) % FORMATS.len()],
+        format: PixelFormat::ALL[usize::from(*format) % PixelFormat::ALL.len()],
         width: side(0),
         height: side(1),
         stride_bytes: side(2),

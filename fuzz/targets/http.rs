@@ -2,35 +2,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use salientd::config::{HttpConfig, OverlayConfig};
 use salientd::frame::{Picture, Rect};
-use salientd::health::Health;
 use salientd::heatmap::{ClassScore, Heatmap};
-use salientd::sink::http::{About, HttpSink};
-use salientd::sink::inherited::Inherited;
-use salientd::sink::wire::ModelEntry;
+use salientd::sink::http::HttpSink;
 use salientd::sink::{Published, Sink};
+use salientd_fuzz::sound;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A sink that has something to show, and the path of its socket.
 static SERVED: LazyLock<(HttpSink, std::path::PathBuf)> = LazyLock::new(|| {
     let path = tempfile::tempdir().unwrap().keep().join("http.sock");
-    let config = HttpConfig { listen: format!("unix:{}", path.display()), ..HttpConfig::default() };
-    let about = About {
-        model: ModelEntry { name: "m".into(), sha256: "00".into() },
-        classes: vec!["a".into()],
-        zones: Vec::new(),
-        rules: Vec::new(),
-        means: None,
-        health: Arc::new(Health::new(Instant::now())),
-        config: Arc::new(Mutex::default()),
-        started: Instant::now(),
-    };
-    let overlay = OverlayConfig::default();
-    let mut sink = HttpSink::open(&config, &overlay, about, &Inherited::default()).unwrap();
+    let mut sink = sound::served(&format!("unix:{}", path.display()));
     sink.publish(&published()).unwrap();
     (sink, path)
 });

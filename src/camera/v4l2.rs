@@ -55,7 +55,8 @@ impl V4l2 {
         let device = open_device(&path, &camera)?;
         let (format, fps, mut differences) = negotiate(&device, &camera, &wanted)?;
         let plan = Plan::new(&format).map_err(|why| CameraError::unusable(&camera, why))?;
-        differences.extend(control::apply(&device, &camera, &config.controls));
+        differences.extend(control::apply(&device, &config.controls));
+        let differences = differences.into_iter().map(|what| format!("{camera}: {what}")).collect();
         let rate = fps.map_or(String::new(), |fps| format!(" @ {}", short(fps)));
         let card = &device.capability.card;
         let mode = format!("{} {}x{}", capture::name(format.code), format.width, format.height);
@@ -162,7 +163,7 @@ fn negotiate(
                 let rate = device
                     .set_rate(mode.fps)
                     .map_err(|e| world(camera, "cannot set the frame rate", &e))?;
-                let differences = differences(camera, wanted, &mode, &format, rate);
+                let differences = differences(wanted, &mode, &format, rate);
                 return Ok((format, rate, differences));
             }
             Ok(format) => {
@@ -194,22 +195,16 @@ fn no_format(device: &Device, wanted: &Wanted, offered: &[String]) -> String {
 }
 
 /// What of size and rate is not as wanted.
-fn differences(
-    camera: &str,
-    wanted: &Wanted,
-    mode: &Mode,
-    format: &Format,
-    rate: Option<f64>,
-) -> Vec<String> {
+fn differences(wanted: &Wanted, mode: &Mode, format: &Format, rate: Option<f64>) -> Vec<String> {
     let mut found = Vec::new();
     if (format.width, format.height) != (wanted.width, wanted.height) {
         let (asked, got) = ((wanted.width, wanted.height), (format.width, format.height));
-        found.push(format!("{camera}: {}x{} instead of {}x{}", got.0, got.1, asked.0, asked.1));
+        found.push(format!("{}x{} instead of {}x{}", got.0, got.1, asked.0, asked.1));
     }
     let fps = rate.unwrap_or(mode.fps);
     if (fps - f64::from(wanted.fps)).abs() > 0.01 * f64::from(wanted.fps) {
         let (got, asked) = (short(fps), wanted.fps);
-        found.push(format!("{camera}: {got} frames per second instead of {asked}"));
+        found.push(format!("{got} frames per second instead of {asked}"));
     }
     found
 }

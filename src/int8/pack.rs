@@ -148,6 +148,7 @@ impl PackedGemm {
         let mut data = shelf.take(slots * k_units * k_unit + read_ahead(isa));
         let mut bias = vec![0; slots];
         let mut multiplier = vec![1.0; slots];
+        let bytes = data.as_mut_slice();
         for c in 0..n {
             let (panel, column) = (c / columns, c % columns);
             let is_narrow = narrow && panel == full;
@@ -157,7 +158,7 @@ impl PackedGemm {
             let base = panel * columns * k_units * k_unit + s * k_unit;
             let stride = width * k_unit;
             for (r, run) in row.chunks(run).enumerate() {
-                let column = &mut data.as_mut_slice()[base + r * run_units * stride..];
+                let column = &mut bytes[base + r * run_units * stride..];
                 match k_unit {
                     1 => spread::<1>(run, column, stride),
                     4 => spread::<4>(run, column, stride),

@@ -2,12 +2,16 @@
 //! tests/hostile_*.rs and for the targets of fuzz/.
 
 use salientd::camera::{Camera, CameraError};
-use salientd::config;
+use salientd::config::{self, HttpConfig, OverlayConfig};
 use salientd::frame::{Frame, FrameLayout, Picture};
+use salientd::health::Health;
 use salientd::heatmap::encode;
 use salientd::preprocess::decode::Decoder;
+use salientd::sink::http::{About, HttpSink};
+use salientd::sink::inherited::Inherited;
 use salientd::sink::npy;
-use salientd::sink::wire;
+use salientd::sink::wire::{self, ModelEntry};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A configuration is refused, or means the same when it is shown and read again.
@@ -44,6 +48,22 @@ pub fn streamed(camera: &mut dyn Camera) {
             Err(_) => break,
         }
     }
+}
+
+/// A sink of HTTP that knows a model's name and a class's, and nothing else yet.
+pub fn served(listen: &str) -> HttpSink {
+    let config = HttpConfig { listen: listen.into(), ..HttpConfig::default() };
+    let about = About {
+        model: ModelEntry { name: "m".into(), sha256: "00".into() },
+        classes: vec!["a".into()],
+        zones: Vec::new(),
+        rules: Vec::new(),
+        means: None,
+        health: Arc::new(Health::new(Instant::now())),
+        config: Arc::new(Mutex::default()),
+        started: Instant::now(),
+    };
+    HttpSink::open(&config, &OverlayConfig::default(), about, &Inherited::default()).unwrap()
 }
 
 /// Messages in pieces: each is read or is an error.

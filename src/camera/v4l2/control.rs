@@ -11,7 +11,7 @@ pub(super) fn snake_case(name: &str) -> String {
 
 /// Sets the wanted controls. None of it stops a camera: answers with what could not be set, and
 /// with what the driver made of a value.
-pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64>) -> Vec<String> {
+pub(super) fn apply(device: &Device, wanted: &BTreeMap<String, i64>) -> Vec<String> {
     let mut found = Vec::new();
     if wanted.is_empty() {
         return found;
@@ -22,7 +22,7 @@ pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64
         match known.iter().find(|control| control.name == *name) {
             Some(control) if device.set_control(control, value).is_ok() => {}
             Some(control) => refused.push((control, value)),
-            None => found.push(format!("{camera}: {}", unknown(name, &known))),
+            None => found.push(unknown(name, &known)),
         }
     }
     // An automatic control may have held another; by now all of them are off.
@@ -30,7 +30,7 @@ pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64
         if let Err(error) = device.set_control(control, value) {
             let Control { name, minimum, maximum, .. } = control;
             let allowed = format!("allowed {minimum} to {maximum}");
-            found.push(format!("{camera}: control {name} = {value}: {error}, {allowed}"));
+            found.push(format!("control {name} = {value}: {error}, {allowed}"));
         }
     }
     for control in known.iter().filter(|control| control.readable) {
@@ -38,9 +38,7 @@ pub(super) fn apply(device: &Device, camera: &str, wanted: &BTreeMap<String, i64
         match device.get_control(control) {
             Ok(actual) if actual != value => {
                 let name = &control.name;
-                found.push(format!(
-                    "{camera}: control {name} = {value}: the driver made it {actual}"
-                ));
+                found.push(format!("control {name} = {value}: the driver made it {actual}"));
             }
             _ => {}
         }
