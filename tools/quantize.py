@@ -12,6 +12,7 @@ same, so that it can be looked at. How it works and what it reaches: docs/quanti
 """
 
 import argparse
+import fnmatch
 import json
 import os
 import sys
@@ -60,6 +61,7 @@ def arguments():
     add("--colour", choices=("rgb", "bgr"), help="default: the model's metadata, else rgb")
     add("--kept", type=float, default=equalize.KEPT, help="share of photos whose extremes a range covers (%(default)s)")
     add("--limit", action="append", default=[], metavar="TENSOR=VALUE", help="end a spiking tensor's range at VALUE")
+    add("--float", action="append", default=[], metavar="TENSOR", help="leave the node that writes TENSOR (* and ? match) in float")
     add("--no-equalize", action="store_true", help="leave the channels' scales as they are")
     add("--min-top1", type=float, help="least share of equal decisions")
     add("--min-pearson", type=float, help="least mean correlation of the maps")
@@ -106,6 +108,7 @@ def run(args):
 
     reference = agreement.Probe(network.to_model(), network.features, network.logits, args.threads)
     limits = tensor_limits(args.limit, network)
+    keep_float(args.float, network)
     inputs = progress((reader(p, height, width) for p in calibration), "ranges", len(calibration))
     extents = quantizer.measure(network, inputs, limits)
     spike = quantizer.spike(network, extents)
@@ -184,6 +187,17 @@ def tensor_limits(texts, network):
         if not 0 < limits[tensor] < float("inf"):
             raise QuantizationError(f"--limit {text}: {value!r} is no number above 0")
     return limits
+
+
+def keep_float(patterns, network):
+    """Leaves the nodes in float whose tensors before the pooling the patterns match."""
+    known = [n.output[0] for n in network.nodes[: network.pool]]
+    matched = {p: fnmatch.filter(known, p) for p in patterns}
+    for pattern in (p for p, tensors in matched.items() if not tensors):
+        raise QuantizationError(f"--float {pattern}: matches no tensor before the pooling, as {', '.join(known[:3])}")
+    network.kept_float = {t for tensors in matched.values() for t in tensors}
+    if patterns and not any(node.op_type == "Conv" for node, _ in quantizer.int8_nodes(network)[0]):
+        raise QuantizationError(f"--float {' '.join(patterns)}: leaves no convolution to be quantized")
 
 
 def choose_photos(args):

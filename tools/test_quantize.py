@@ -113,6 +113,18 @@ def test_missed_threshold_fails(folder):
     assert constants["r1_scale"] * (255 - int(constants["r1_zero_point"])) == pytest.approx(0.5)
 
 
+def test_what_is_left_in_float_is_not_rounded(folder):
+    run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--float", "[af]*")
+    assert run.returncode == 0, run.stderr
+    assert "left in float before the pooling: " in run.stdout
+    coded = onnx.load(folder / "q.onnx")
+    rounded = {n.name.removesuffix("_quantize") for n in coded.graph.node if n.op_type == "QuantizeLinear"}
+    assert rounded == {"input", "r1", "c2", "c3"}
+    x = np.random.default_rng(2).uniform(-1, 1, (1, 3, 48, 64)).astype(np.float32)
+    real, ours = (onnxruntime.InferenceSession(folder / name).run(["logits"], {"input": x})[0] for name in ("m.onnx", "q.onnx"))
+    assert np.abs(real - ours).max() < 0.05 * np.abs(real).max()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -132,6 +144,11 @@ def test_missed_threshold_fails(folder):
         (["m.onnx", "--images", "broken"], "broken/00.png: can't be read as an image: cannot identify image file 'broken/00.png'"),
         (["m.onnx", "--images", "photos", "--limit", "c9=24"], "--limit c9=24: expected TENSOR=VALUE with a ReLU's output, as r1, features"),
         (["m.onnx", "--images", "photos", "--limit", "r1=wide"], "--limit r1=wide: 'wide' is no number above 0"),
+        (
+            ["m.onnx", "--images", "photos", "--float", "c9"],
+            "--float c9: matches no tensor before the pooling, as n1, r1, c2",
+        ),
+        (["m.onnx", "--images", "photos", "--float", "*"], "--float *: leaves no convolution to be quantized"),
         (["m.onnx", "--images", "photos", "--eval-images", "empty"], "empty: no photos (.bmp, .jpeg, .jpg, .png, .webp) in it"),
     ],
 )

@@ -14,6 +14,10 @@ use zune_jpeg::JpegDecoder;
 /// Longest side of a picture, in pixels. 8192 x 8192 RGB is 192 MiB.
 pub const MAX_SIDE: u32 = 8192;
 
+/// Longest row with its padding, in bytes: twice that of the widest RGB row. A driver that claims
+/// more is wrong, and would have its one row filled up to that.
+const MAX_STRIDE_BYTES: u32 = 2 * 3 * MAX_SIDE;
+
 /// Rows of packed 4:2:2 taken apart at a time: few enough that the planes stay in cache.
 const BLOCK_ROWS: usize = 16;
 
@@ -26,8 +30,8 @@ pub enum DecodeError {
     #[error("{width}x{height} {format}: each side must be 1 to {MAX_SIDE} pixels")]
     Size { format: &'static str, width: u32, height: u32 },
     #[error(
-        "{width}x{height} {format}: a stride of {actual} bytes is too short, \
-         a row needs {expected}"
+        "{width}x{height} {format}: a stride of {actual} bytes, \
+         expected {expected} to {MAX_STRIDE_BYTES}"
     )]
     Stride { format: &'static str, width: u32, height: u32, expected: u32, actual: u32 },
     #[error("{width}x{height} {format}: short frame of {actual} bytes, expected {expected}")]
@@ -185,7 +189,7 @@ fn check(layout: &FrameLayout, actual: usize) -> Result<(), DecodeError> {
         return Err(DecodeError::Size { format, width, height });
     }
     let row = layout.format.row_bytes(width);
-    if layout.stride_bytes < row {
+    if !(row..=MAX_STRIDE_BYTES).contains(&layout.stride_bytes) {
         let (expected, actual) = (row, layout.stride_bytes);
         return Err(DecodeError::Stride { format, width, height, expected, actual });
     }

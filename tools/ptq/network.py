@@ -46,6 +46,7 @@ class Network:
         dims = self.inputs[0].type.tensor_type.shape.dim
         self.channels_last = len(dims) == 4 and dims[3].dim_value in (1, 3) and dims[1].dim_value not in (1, 3)
         self.outputs = [o.name for o in graph.output]
+        self.kept_float = set()  # tensors whose node is to stay in float
         self.nodes = list(graph.node)
         if any(n.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear") for n in self.nodes):
             raise QuantizationError("the model is quantized already; give the float model")

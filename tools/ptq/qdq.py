@@ -1,6 +1,7 @@
 """The plan as an ONNX file: QuantizeLinear / DequantizeLinear around float operators.
 
-One pair per tensor, after the activation where one is fused; s8 weights with a scale per
+One pair per tensor, after the activation where one is fused; what float nodes hand each
+other is not rounded; s8 weights with a scale per
 output channel; s32 bias at the scale of the products. The pooling and the linear head
 stay in float and read the dequantized features.
 """
@@ -19,6 +20,8 @@ def write(network, plan):
     """The quantized model."""
     nodes, constants = [], {}
     read = {}  # tensor -> name under which later nodes read it
+    in_float = {n.name for n in [*plan.floats, *network.nodes[network.pool :]]}
+    unrounded = {t for n in plan.floats for t in n.output}
     rename = {}  # tensor -> name under which its producer writes it
 
     def pair(tensor):
@@ -49,7 +52,8 @@ def write(network, plan):
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for i, t in enumerate(copy.input):
-            copy.input[i] = read.get(t, t)
+            names = rename if node.name in in_float and t in unrounded else read
+            copy.input[i] = names.get(t, t)
         if node.name in plan.weights:
             codes, scales, bias = plan.weights[node.name]
             source = plan.tensors[node.input[0]]

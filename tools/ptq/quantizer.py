@@ -27,9 +27,14 @@ class Tensor:
     real: list  # f32, float network
     codes: list  # u8, quantized network
     parameters: ranges.Affine
+    unrounded: list | None = None  # f32, quantized network, where a float node wrote it
 
     def quantized(self):
         return [self.parameters.dequantize(c) for c in self.codes]
+
+    def read_in_float(self):
+        """What a float node reads: nothing is rounded between two of them."""
+        return self.quantized() if self.unrounded is None else self.unrounded
 
 
 @dataclass
@@ -53,10 +58,10 @@ def fused_activation(network, node):
 
 
 def int8_nodes(network):
-    """Nodes from the image to the pooling that have an int8 form, fused ones left out."""
-    chosen, fused = [], set()
+    """Nodes from the image to the pooling that run in int8, fused ones left out."""
+    chosen, fused, left = [], set(), set()
     for node in network.nodes[: network.pool]:
-        if node.name in fused:
+        if node.name in fused or node.name in left:
             continue
         supported = node.op_type == "MaxPool" or (node.op_type in ACTIVATIONS and all(
             i == "" or i in network.constants for i in node.input[1:]
@@ -66,9 +71,11 @@ def int8_nodes(network):
         if not supported:
             continue
         act = fused_activation(network, node) if node.op_type in ("Conv", "Add") else None
+        written = {n.output[0] for n in (node, act) if n is not None}
         if act is not None:
-            fused.add(act.name)
-        chosen.append((node, act))
+            (left if written & network.kept_float else fused).add(act.name)
+        if not written & network.kept_float:
+            chosen.append((node, act))
     return chosen, fused
 
 
@@ -148,7 +155,7 @@ def quantize(network, inputs, extents, progress):
             continue
         if node.name not in by_name:
             plan.floats.append(node)
-            live[node.output[0]] = coded(*run_pair(network, node, None, live), covering(extents[node.output[0]]))
+            live[node.output[0]] = in_float(network, node, live, covering(extents[node.output[0]]))
         else:
             act = by_name[node.name]
             out = (act or node).output[0]
@@ -163,6 +170,13 @@ def quantize(network, inputs, extents, progress):
         for t in [t for t in live if last_use.get(t, -1) <= i and t != network.features]:
             del live[t]
     return plan
+
+
+def in_float(network, node, live, parameters):
+    streams = {n: live[n] for n in node.input if n in live}
+    real = list(network.run_node(node, {n: t.real for n, t in streams.items()}))
+    unrounded = list(network.run_node(node, {n: t.read_in_float() for n, t in streams.items()}))
+    return Tensor(real, [parameters.quantize(u) for u in unrounded], parameters, unrounded)
 
 
 def run_pair(network, node, act, live, overrides=None):

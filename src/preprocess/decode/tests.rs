@@ -213,6 +213,9 @@ fn what_is_wrong_with_a_frame_is_said_with_its_numbers() {
     let no_scan = [&whole[..2], &[0xff, 0xe0]].concat();
     let mut stride = layout(Yuyv, 640, 480);
     stride.stride_bytes = 640;
+    // As found by fuzzing: one row needs 33 bytes, and would have been filled up to 4 GB.
+    let mut endless = layout(Grey, 33, 1);
+    endless.stride_bytes = 0xfaff_ff1f;
     let cases: Vec<(FrameLayout, Vec<u8>, &str)> = vec![
         (
             layout(Nv12, 640, 480),
@@ -223,8 +226,9 @@ fn what_is_wrong_with_a_frame_is_said_with_its_numbers() {
         (
             stride,
             vec![0; 640 * 480],
-            "640x480 YUYV: a stride of 640 bytes is too short, a row needs 1280",
+            "640x480 YUYV: a stride of 640 bytes, expected 1280 to 49152",
         ),
+        (endless, vec![0; 33], "33x1 GREY: a stride of 4211080991 bytes, expected 33 to 49152"),
         (layout(Grey, 0, 480), vec![], "0x480 GREY: each side must be 1 to 8192 pixels"),
         (
             layout(Rgb3, u32::MAX, u32::MAX),
