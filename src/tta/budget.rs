@@ -579,6 +579,19 @@ mod tests {
         assert_eq!(told(11.0), None);
     }
 
+    /// A view that has not run for long is predicted from the first one's times now, by what the
+    /// two took when both ran.
+    #[test]
+    fn how_views_compare_is_remembered() {
+        let dear = eight()[1];
+        let time = move |view: View, _| ms(if view == dear { 70.0 } else { 10.0 });
+        let mut rig = Rig::new(per_frame(300.0), time);
+        let later = Predictor::MEMORY * 2;
+        rig.budget.learn(View::IDENTITY, ms(20.0), later);
+        let predicted = rig.budget.predict(dear, later).unwrap();
+        assert!(predicted.abs_diff(ms(140.0)) < ms(0.1), "{predicted:?}");
+    }
+
     #[test]
     fn a_bad_moment_is_forgotten() {
         let slow = std::cell::Cell::new(1.0);

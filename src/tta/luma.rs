@@ -238,6 +238,29 @@ mod tests {
         }
     }
 
+    /// A fifth of the picture is another, and the rest is what gain and offset make of it.
+    #[test]
+    fn exposure_is_that_of_the_cells_that_agree() {
+        let before: [f32; CELLS] =
+            std::array::from_fn(|i| (i * 37 % CELLS) as f32 * 200.0 / CELLS as f32);
+        for (gain, offset) in [(1.0, 0.0), (1.6, -20.0), (0.7, 30.0)] {
+            let mut now = before.map(|b| gain * b + offset);
+            for (i, cell) in now.iter_mut().enumerate().filter(|(i, _)| i % 5 == 0) {
+                *cell = 90.0 + (i % 7) as f32;
+            }
+            let found = exposure(&before, &now);
+            assert!((found.0 - gain).abs() < 0.02 && (found.1 - offset).abs() < 2.0, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn quartiles_and_median_are_of_sorted_cells() {
+        let values = std::array::from_fn(|i| (i * 37 % CELLS) as f32);
+        let at = |share: f32| share * CELLS as f32;
+        assert_eq!(quartiles(&values), [at(0.25), at(0.5), at(0.75)]);
+        assert_eq!(median(&values), at(0.5));
+    }
+
     #[test]
     fn a_thing_in_a_corner_changes_that_corner() {
         for seed in 0..10 {

@@ -182,6 +182,16 @@ mod tests {
     const FLIPPED: View = View { scale: 1.0, hflip: true };
 
     #[test]
+    fn a_weight_counts_with_its_mean() {
+        assert_eq!(Weight::Uniform(0.25).mean(), 0.25);
+        assert_eq!(
+            Weight::Regions { rows: 1, columns: 4, values: &[0.0, 0.5, 0.5, 1.0] }.mean(),
+            0.5
+        );
+        assert_eq!(Weight::Regions { rows: 0, columns: 0, values: &[] }.mean(), 0.0);
+    }
+
+    #[test]
     fn views_are_unflipped_resized_and_weighed() {
         let mut merger = MapMerger::default();
         for _ in 0..2 {

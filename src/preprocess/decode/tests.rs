@@ -223,11 +223,7 @@ fn what_is_wrong_with_a_frame_is_said_with_its_numbers() {
             "640x480 NV12: short frame of 100 bytes, expected 460800",
         ),
         (layout(Yuyv, 640, 480), vec![], "640x480 YUYV: short frame of 0 bytes, expected 614400"),
-        (
-            stride,
-            vec![0; 640 * 480],
-            "640x480 YUYV: a stride of 640 bytes, expected 1280 to 49152",
-        ),
+        (stride, vec![0; 640 * 480], "640x480 YUYV: a stride of 640 bytes, expected 1280 to 49152"),
         (endless, vec![0; 33], "33x1 GREY: a stride of 4211080991 bytes, expected 33 to 49152"),
         (layout(Grey, 0, 480), vec![], "0x480 GREY: each side must be 1 to 8192 pixels"),
         (
