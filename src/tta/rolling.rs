@@ -190,7 +190,7 @@ impl<T> Kept<T> {
 #[cfg(test)]
 mod tests {
     use super::super::luma::REGION_SIDE;
-    use super::super::luma::scene::{fill, picture, shoot};
+    use super::super::luma::scene::{HEIGHT, WIDTH, fill, picture, shoot};
     use super::super::merge::{MapMerger, Weight};
     use super::super::{Budget, BudgetSettings, budget::ordered, views};
     use super::*;
@@ -311,6 +311,34 @@ mod tests {
                 assert_eq!(weight, expected, "{} in region {region}", kept.view);
             }
         }
+    }
+
+    /// A fifth of the picture is another, a piece in three of four regions: no cut, yet little is
+    /// left of a view of it.
+    #[test]
+    fn a_view_that_is_mostly_gone_comes_before_older_ones() {
+        let (mut rig, scene) = (Rig::new(), picture(3));
+        for _ in 0..35 {
+            rig.frame(1, &scene);
+        }
+        let mut pieces = scene.clone();
+        let side = REGION_SIDE as f32;
+        for (x, y) in (0..REGIONS).filter(|i| i % 4 > 0).map(|i| (i % REGION_SIDE, i / REGION_SIDE))
+        {
+            let at = [(x as f32 + 0.25) / side, (y as f32 + 0.25) / side];
+            let before =
+                scene[(at[1] * HEIGHT as f32) as usize * WIDTH + (at[0] * WIDTH as f32) as usize];
+            fill(&mut pieces, at, [0.5 / side; 2], if before > 128.0 { 40.0 } else { 215.0 });
+        }
+        let newest =
+            rig.rolling.slots.iter().max_by_key(|slot| slot.kept.as_ref().map(|kept| kept.at));
+        let newest = newest.unwrap().view;
+        let [whole, broken] = [&scene, &pieces].map(|scene| shoot(scene, 1.0, 0.0, 0.0, 1));
+        rig.rolling.keep(newest, 1, &broken, rig.now);
+        rig.rolling.begin(&whole, rig.now);
+        assert_eq!(rig.rolling.kept(rig.now).count(), 7, "a cut");
+        rig.rolling.credit = 15.0;
+        assert_eq!(rig.rolling.next(|_| true), Some(newest));
     }
 
     #[test]

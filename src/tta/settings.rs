@@ -94,5 +94,12 @@ mod tests {
         let gate = GateConfig { sure_margin: Some(0.5), ..GateConfig::default() };
         let sure = GateSettings::from(&gate).sure.map(|s| (s.margin, s.frames, s.factor));
         assert_eq!(sure, Some((0.5, 5, 0.5)));
+        let rolling =
+            RollingConfig { cut_percent: 25.0, share: 1.5, max_age_s: 2.5, ..Default::default() };
+        let RollingSettings { share, max_age, cut_share, .. } = (&rolling).into();
+        assert_eq!((share, max_age, cut_share), (1.5, Duration::from_millis(2500), 0.25));
+        let thermal = ThermalConfig { step_percent: 5.0, hot_celsius: 60.0, ..Default::default() };
+        let ThermalSettings { step, hot_celsius, .. } = (&thermal).into();
+        assert_eq!((step, hot_celsius), (0.05, 60.0));
     }
 }
