@@ -191,3 +191,106 @@ fn overlaps(input: usize, output: usize) -> Vec<Vec<(usize, f32)>> {
     };
     (0..output).map(parts).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Rect;
+
+    /// One class, `index`, whose map is `side` x `side` and everywhere `value` but in its last cell.
+    fn heatmap(index: usize, side: usize, value: f32, last: f32, at: Instant) -> Heatmap {
+        let mut values = vec![value; side * side];
+        values[side * side - 1] = last;
+        Heatmap {
+            height: side,
+            width: side,
+            values,
+            classes: vec![ClassScore { index, label: "a".into(), logit: 1.0, probability: 1.0 }],
+            covers: Rect::full(16, 16),
+            picture: [16, 16],
+            views: Vec::new(),
+            zones: Vec::new(),
+            sequence: 0,
+            captured_at: at,
+            captured_wall: std::time::SystemTime::now(),
+            spent_ms: 0.0,
+            budget_ms: None,
+            heat_factor: None,
+            model_sha256: "".into(),
+        }
+    }
+
+    #[test]
+    fn a_mean_forgets_with_its_time_constant() {
+        let (mut means, start) = (MeanMaps::new(Duration::from_secs(10)), Instant::now());
+        for (second, value) in [1.0, 1.0, 4.0].into_iter().enumerate() {
+            let at = start + Duration::from_secs(second as u64);
+            means.add(&heatmap(3, 2, value, f32::NAN, at));
+        }
+        // The first stands for a millisecond, the others for a second: what each weighs in the end.
+        let share = 1.0 - (-0.1f64).exp();
+        let weights = [1e-4 * (1.0 - share).powi(2), share * (1.0 - share), share];
+        let sum: f64 = weights.iter().sum();
+        let expected = (weights[0] + weights[1] + 4.0 * weights[2]) / sum;
+        let class = &means.classes()[&3];
+        assert!(
+            (class.weight - sum).abs() < 1e-6 && (class.seen_s - 2.001).abs() < 1e-9,
+            "{class:?}"
+        );
+        let mean = class.mean();
+        assert!((f64::from(mean[0]) - expected).abs() < 1e-4, "{mean:?}, expected {expected}");
+        assert_eq!(mean[3], 0.0, "what is no number");
+    }
+
+    #[test]
+    fn large_maps_are_averaged_by_area() {
+        let (mut means, side) = (MeanMaps::new(Duration::from_secs(10)), 3 * GRID / 2);
+        means.add(&heatmap(0, side, 1.0, 10.0, Instant::now()));
+        let mean = means.classes()[&0].mean();
+        assert_eq!(mean.len(), GRID * GRID);
+        // A cell is one and a half of theirs on each side; the last holds all of the last.
+        assert!((mean[0] - 1.0).abs() < 1e-4, "{}", mean[0]);
+        assert!((mean[GRID * GRID - 1] - (1.0 + 9.0 / 2.25)).abs() < 1e-3);
+        assert!((mean[GRID * GRID - 2] - 1.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn means_are_shown_on_the_grid_of_the_frame_they_belong_to() {
+        let (mut means, now) = (MeanMaps::new(Duration::from_secs(10)), Instant::now());
+        let known = heatmap(1, 2, 1.0, 2.0, now);
+        assert!(means.heatmap(&known).is_none());
+        assert!(!means.add(&known), "the first scene is no other scene");
+        let mut both = known.clone();
+        both.classes.push(ClassScore { index: 8, ..both.classes[0].clone() });
+        let shown = means.heatmap(&both).unwrap();
+        assert_eq!((shown.height, shown.width, shown.values.len()), (2, 2, 8));
+        let rounded: Vec<f32> = shown.values.iter().map(|value| value.round()).collect();
+        assert_eq!(rounded, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 2.0, 0.0]);
+        let elsewhere = Heatmap { covers: Rect { x: 1, ..known.covers }, ..known.clone() };
+        assert!(means.heatmap(&elsewhere).is_none());
+        assert!(means.add(&elsewhere), "another scene");
+        assert_eq!(means.classes().len(), 1);
+    }
+
+    #[test]
+    fn of_too_many_classes_the_one_not_seen_for_longest_goes() {
+        let (mut means, now) = (MeanMaps::new(Duration::from_secs(10)), Instant::now());
+        for index in 0..MAX_CLASSES {
+            means.add(&heatmap(index, 1, 1.0, 1.0, now));
+        }
+        means.add(&heatmap(0, 1, 1.0, 1.0, now));
+        means.add(&heatmap(MAX_CLASSES, 1, 1.0, 1.0, now));
+        let kept = means.classes();
+        assert_eq!(kept.len(), MAX_CLASSES);
+        assert!(kept.contains_key(&0) && !kept.contains_key(&1) && kept.contains_key(&MAX_CLASSES));
+    }
+
+    #[test]
+    fn a_long_gap_counts_for_no_more_than_the_longest_step() {
+        let (mut means, start) = (MeanMaps::new(Duration::from_secs(10)), Instant::now());
+        means.add(&heatmap(0, 1, 1.0, 1.0, start));
+        means.add(&heatmap(0, 1, 1.0, 1.0, start + Duration::from_secs(3600)));
+        let seen_s = means.classes()[&0].seen_s;
+        assert!((seen_s - MAX_STEP.as_secs_f64() - 0.001).abs() < 1e-9, "{seen_s}");
+    }
+}
