@@ -54,6 +54,17 @@ fn mutated_models_give_errors_in_bounded_memory() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What fuzzing found, one file each.
+#[test]
+fn what_once_ended_the_process_is_an_error() {
+    for entry in std::fs::read_dir(repository("tests/damaged")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let loaded = Model::from_bytes("damaged", &bytes, &ModelConfig::default());
+        assert!(loaded.is_err(), "{}", path.display());
+    }
+}
+
 #[test]
 fn a_file_that_is_no_model_is_an_error() {
     for bytes in [&b""[..], b"\0", b"\x0a", &[0xff; 100], b"\x89PNG\r\n\x1a\n", &[0x3a; 4000]] {

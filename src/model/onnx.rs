@@ -2,6 +2,7 @@
 //! constant value.
 
 use super::ModelError;
+use super::limits::shielded;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::data_resolver::MmapDataResolver;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
@@ -95,7 +96,8 @@ impl<'a> Graph<'a> {
     /// The value of an initializer or Constant node.
     pub fn constant(&self, tensor: &str) -> Option<Tensor> {
         let proto = self.constants.get(tensor)?;
-        tract_onnx::tensor::load_tensor(&MmapDataResolver, proto, None).ok()
+        // It panics at raw data of a type that has none.
+        shielded(|| tract_onnx::tensor::load_tensor(&MmapDataResolver, proto, None)).ok()
     }
 
     /// A constant as f32 with its shape, through a DequantizeLinear or Identity if need be.
