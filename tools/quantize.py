@@ -116,7 +116,7 @@ def run(args):
         quantizer.equalize_network(network, extents)
     fit = read(photos.spread(calibration, FIT_MAX))
     plan = quantizer.quantize(network, fit, extents, progress)
-    read_features = qdq.read_name(network, network.features)
+    read_features = qdq.features_name(network, plan)
 
     def probed(model):
         return agreement.Probe(model, read_features, network.logits, args.threads)

@@ -113,7 +113,13 @@ def test_missed_threshold_fails(folder):
     assert constants["r1_scale"] * (255 - int(constants["r1_zero_point"])) == pytest.approx(0.5)
 
 
-def test_what_is_left_in_float_is_not_rounded(folder):
+@pytest.mark.parametrize("outputs", [["features", "logits"], ["logits"]])
+def test_what_is_left_in_float_is_not_rounded(folder, outputs):
+    model = small_network()
+    kept = [o for o in model.graph.output if o.name in outputs]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.save(model, folder / "m.onnx")
     run = quantize(folder, "m.onnx", "--images", "photos", "--out", "q.onnx", "--size", "48x64", "--float", "[af]*")
     assert run.returncode == 0, run.stderr
     assert "left in float before the pooling: " in run.stdout

@@ -16,12 +16,24 @@ def read_name(network, tensor):
     return tensor if tensor in network.outputs else tensor + "_real"
 
 
+def features_name(network, plan):
+    """What the pooling reads."""
+    tensor = network.features
+    if tensor not in unrounded_tensors(plan):
+        return read_name(network, tensor)
+    return tensor + "_unquantized" if tensor in plan.tensors and tensor in network.outputs else tensor
+
+
+def unrounded_tensors(plan):
+    return {t for n in plan.floats for t in n.output}
+
+
 def write(network, plan):
     """The quantized model."""
     nodes, constants = [], {}
     read = {}  # tensor -> name under which later nodes read it
     in_float = {n.name for n in [*plan.floats, *network.nodes[network.pool :]]}
-    unrounded = {t for n in plan.floats for t in n.output}
+    unrounded = unrounded_tensors(plan)
     rename = {}  # tensor -> name under which its producer writes it
 
     def pair(tensor):
