@@ -173,16 +173,14 @@ def quantize(network, inputs, extents, progress):
 
 
 def in_float(network, node, live, parameters):
-    streams = {n: live[n] for n in node.input if n in live}
-    real = list(network.run_node(node, {n: t.real for n, t in streams.items()}))
-    unrounded = list(network.run_node(node, {n: t.read_in_float() for n, t in streams.items()}))
+    real, unrounded = run_pair(network, node, None, live, read=Tensor.read_in_float)
     return Tensor(real, [parameters.quantize(u) for u in unrounded], parameters, unrounded)
 
 
-def run_pair(network, node, act, live, overrides=None):
+def run_pair(network, node, act, live, overrides=None, read=Tensor.quantized):
     """Outputs of the node (and its activation) in the float and the quantized network."""
     real = list(network.run_node(node, {n: live[n].real for n in node.input if n in live}))
-    quantized = list(network.run_node(node, {n: live[n].quantized() for n in node.input if n in live}, overrides))
+    quantized = list(network.run_node(node, {n: read(live[n]) for n in node.input if n in live}, overrides))
     if act is not None:
         real = list(network.run_node(act, {node.output[0]: real}))
         quantized = list(network.run_node(act, {node.output[0]: quantized}))
