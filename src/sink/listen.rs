@@ -150,7 +150,14 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix, key: Key) -> Result<(), S
                  remove it or set {set}"
             )));
         }
+        Ok(Some(pid)) if pid == std::process::id() => {
+            return Err(key.error(format!(
+                "{shown}: a sink of this daemon still listens there, another one or that of the \
+                 old configuration; set {set} or reload again"
+            )));
+        }
         Ok(pid) => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             return Err(key.error(format!(
                 "{shown}: another process{pid} is listening; stop it or set {set}"
             )));
@@ -164,15 +171,15 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix, key: Key) -> Result<(), S
     }
 }
 
-/// ` (pid N)` of the process that listens, where the kernel tells it.
-fn listening_pid(address: &SocketAddrUnix) -> Result<String, Errno> {
+/// The process that listens, where the kernel tells it.
+fn listening_pid(address: &SocketAddrUnix) -> Result<Option<u32>, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&probe, address) {
         // Its backlog is full: it listens.
-        Err(Errno::AGAIN) => return Ok(String::new()),
+        Err(Errno::AGAIN) => return Ok(None),
         other => other?,
     }
-    let peer = rustix::net::sockopt::socket_peercred(&probe);
-    Ok(peer.map_or_else(|_| String::new(), |peer| format!(" (pid {})", peer.pid.as_raw_nonzero())))
+    let peer = rustix::net::sockopt::socket_peercred(&probe).ok();
+    Ok(peer.map(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs()))
 }

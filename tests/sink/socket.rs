@@ -285,12 +285,12 @@ fn what_stands_in_the_way_is_named_with_a_way_out() {
     let _living = UnixListener::bind(at("living")).unwrap();
     fs::write(at("file"), "").unwrap();
     let long = "x".repeat(120);
-    let pid = std::process::id();
     let cases = [
-        ("living", format!("another process (pid {pid}) is listening; stop it or set sink.socket.path")),
-        ("file", "exists and is not a socket; remove it or set sink.socket.path".into()),
-        ("no/s", "cannot listen: No such file or directory (os error 2); create the directory or set sink.socket.path".into()),
-        (&long, "longer than the 107 bytes that a socket path may have; set sink.socket.path".into()),
+        // Another process's: tests/daemon.rs.
+        ("living", "a sink of this daemon still listens there, another one or that of the old configuration; set sink.socket.path or reload again"),
+        ("file", "exists and is not a socket; remove it or set sink.socket.path"),
+        ("no/s", "cannot listen: No such file or directory (os error 2); create the directory or set sink.socket.path"),
+        (&long, "longer than the 107 bytes that a socket path may have; set sink.socket.path"),
     ];
     let fails = |config: &SocketConfig| {
         SocketSink::open(config, model(), vec![]).err().expect("opened").to_string()
