@@ -215,11 +215,33 @@ mod tests {
         assert!((map[32 * SIDE + 30] - map[32 * SIDE + 34]).abs() < 1e-6);
     }
 
+    /// Five by three pixels that the map covers, for two by two cells: of two or three columns,
+    /// and of one or two rows.
+    #[test]
+    fn a_cells_brightness_is_the_mean_of_its_pixels() {
+        let pixels = [
+            [9, 9, 9, 9, 9, 9],
+            [9, 10, 30, 1, 2, 6],
+            [9, 40, 50, 60, 70, 80],
+            [9, 42, 52, 62, 72, 82],
+        ];
+        let rgb = pixels.iter().flatten().flat_map(|&grey| [grey; 3]).collect();
+        let picture = Picture { width: 6, height: 4, rgb };
+        let mut filter = GuidedFilter::default();
+        assert!(filter.look(&picture, Rect { x: 1, y: 1, width: 5, height: 3 }, 2, 2));
+        for (cell, mean) in filter.guide.iter().zip([20.0, 3.0, 46.0, 71.0]) {
+            assert!((cell * 255.0 - mean).abs() < 1e-4, "{cell} {mean}");
+        }
+    }
+
     #[test]
     fn what_cannot_guide_leaves_the_map_alone() {
         let (picture, covers) = step();
         let beyond = Rect { x: 20, ..covers };
-        for (covers, width) in [(beyond, SIDE), (Rect { width: 0, ..covers }, SIDE), (covers, 0)] {
+        let below = Rect { y: 1, ..covers };
+        for (covers, width) in
+            [(beyond, SIDE), (below, SIDE), (Rect { width: 0, ..covers }, SIDE), (covers, 0)]
+        {
             let mut map = if width == 0 { Vec::new() } else { slope() };
             let before = map.clone();
             GuidedFilter::default().refine(&picture, covers, &mut map, width);

@@ -238,15 +238,22 @@ mod tests {
         }
     }
 
-    /// A fifth of the picture is another, and the rest is what gain and offset make of it.
+    /// A quarter of the picture is another, and the rest is what gain and offset make of it.
     #[test]
     fn exposure_is_that_of_the_cells_that_agree() {
-        let before: [f32; CELLS] =
-            std::array::from_fn(|i| (i * 37 % CELLS) as f32 * 200.0 / CELLS as f32);
-        for (gain, offset) in [(1.0, 0.0), (1.6, -20.0), (0.7, 30.0)] {
+        // Four rounds from a wrong start miss the last two.
+        for (levels, gain, offset, other) in [
+            (0.0..200.0, 1.0, 0.0, 90.0),
+            (0.0..200.0, 1.6, -20.0, 90.0),
+            (0.0..200.0, 0.7, 30.0, 200.0),
+            (50.0..200.0, 1.6, -20.0, 10.0),
+        ] {
+            let step = (levels.end - levels.start) / CELLS as f32;
+            let before: [f32; CELLS] =
+                std::array::from_fn(|i| levels.start + (i * 37 % CELLS) as f32 * step);
             let mut now = before.map(|b| gain * b + offset);
-            for (i, cell) in now.iter_mut().enumerate().filter(|(i, _)| i % 5 == 0) {
-                *cell = 90.0 + (i % 7) as f32;
+            for (i, cell) in now.iter_mut().enumerate().filter(|(i, _)| i % 4 == 0) {
+                *cell = other + (i % 7) as f32;
             }
             let found = exposure(&before, &now);
             assert!((found.0 - gain).abs() < 0.02 && (found.1 - offset).abs() < 2.0, "{found:?}");

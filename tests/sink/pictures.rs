@@ -196,6 +196,22 @@ fn contours_run_where_the_map_crosses_the_threshold() {
 }
 
 #[test]
+fn the_legend_keeps_to_its_quarter_however_much_there_is_to_say() {
+    let (width, height) = (640, 360);
+    let mut busy = map(1, 1, &[0.0], Rect::full(width as u32, height as u32));
+    busy.classes = vec![class(0, &"W".repeat(200), 0.9)];
+    busy.views = busy.views.iter().cycle().take(400).cloned().collect();
+    let drawn = blended(&grey(width, height, 77), &busy, &OverlayConfig::default());
+    let changed: Vec<(usize, usize)> = (0..width * height)
+        .map(|i| (i % width, i / width))
+        .filter(|&(x, y)| drawn.pixel(x, y) != [77; 3])
+        .collect();
+    // All of it, but for less than a line's height and a letter's width.
+    let (right, bottom) = changed.iter().fold((0, 0), |(x, y), at| (x.max(at.0), y.max(at.1)));
+    assert!((300..320).contains(&right) && (160..180).contains(&bottom), "{right} {bottom}");
+}
+
+#[test]
 fn a_sheet_has_a_row_for_each_image_and_an_end() {
     let mut sheet = Sheet::new(&OverlayConfig::default());
     let (scene, heatmap) = (picture(320, 180), heatmap(0));
