@@ -1,7 +1,10 @@
 //! Text on pictures, in the embedded font (DejaVu Sans; see assets/fonts/).
 
 use crate::frame::Picture;
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
+use ab_glyph_rasterizer::{Point, Rasterizer, point};
+use skrifa::instance::{LocationRef, Size};
+use skrifa::outline::{DrawSettings, OutlinePen};
+use skrifa::{FontRef, GlyphId, MetadataProvider};
 use std::collections::HashMap;
 
 const FONT: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
@@ -11,6 +14,9 @@ const MAX_GLYPHS: usize = 1024;
 /// The font at one size, with the glyphs drawn so far.
 pub struct Typeface {
     font: FontRef<'static>,
+    /// Both in font units: from the top of a line to its baseline, and to its end.
+    ascent: f32,
+    height: f32,
     size_px: f32,
     glyphs: HashMap<char, Glyph>,
 }
@@ -28,8 +34,10 @@ struct Glyph {
 impl Typeface {
     /// The font at `size_px` pixels from ascender to descender.
     pub fn new(size_px: f32) -> Self {
-        let font = FontRef::try_from_slice(FONT).expect("the embedded font is whole");
-        Self { font, size_px, glyphs: HashMap::new() }
+        let font = FontRef::new(FONT).expect("the embedded font is whole");
+        let metrics = font.metrics(Size::unscaled(), LocationRef::default());
+        let height = metrics.ascent - metrics.descent;
+        Self { font, ascent: metrics.ascent, height, size_px, glyphs: HashMap::new() }
     }
 
     pub fn set_size(&mut self, size_px: f32) {
@@ -46,7 +54,7 @@ impl Typeface {
 
     /// Pixels from the top of a line to its baseline.
     pub fn ascent(&self) -> f32 {
-        self.font.as_scaled(PxScale::from(self.size_px)).ascent()
+        self.ascent * self.size_px / self.height
     }
 
     /// Width in pixels.
@@ -84,29 +92,44 @@ impl Typeface {
         if self.glyphs.len() >= MAX_GLYPHS && !self.glyphs.contains_key(&c) {
             self.glyphs.clear();
         }
-        let (font, size_px) = (&self.font, self.size_px);
-        self.glyphs.entry(c).or_insert_with(|| Glyph::rasterise(font, size_px, c))
+        let (font, scale) = (&self.font, self.size_px / self.height);
+        self.glyphs.entry(c).or_insert_with(|| Glyph::rasterise(font, scale, c))
     }
 }
 
 impl Glyph {
-    fn rasterise(font: &FontRef<'static>, size_px: f32, c: char) -> Self {
+    /// `scale`: pixels in a font unit.
+    fn rasterise(font: &FontRef<'static>, scale: f32, c: char) -> Self {
         // Control characters have no shape; a label may still hold them.
-        let id = font.glyph_id(if c.is_control() { ' ' } else { c });
-        let scale = PxScale::from(size_px);
-        let advance = font.as_scaled(scale).h_advance(id);
-        let Some(outline) = font.outline_glyph(id.with_scale(scale)) else {
-            return Self { advance, left: 0, top: 0, width: 0, coverage: Vec::new() };
+        let id =
+            font.charmap().map(if c.is_control() { ' ' } else { c }).unwrap_or(GlyphId::NOTDEF);
+        let metrics = font.glyph_metrics(Size::unscaled(), LocationRef::default());
+        let advance = metrics.advance_width(id).unwrap_or(0.0) * scale;
+        let blank = Self { advance, left: 0, top: 0, width: 0, coverage: Vec::new() };
+        let (Some(bounds), Some(shape)) = (metrics.bounds(id), font.outline_glyphs().get(id))
+        else {
+            return blank;
         };
-        let bounds = outline.px_bounds();
-        let width = bounds.width() as usize;
-        let mut coverage = vec![0; width * bounds.height() as usize];
-        outline.draw(|x, y, share| {
-            if let Some(cell) = coverage.get_mut(y as usize * width + x as usize) {
-                *cell = (share.clamp(0.0, 1.0) * 255.0).round() as u8;
-            }
+        // Rows count downwards.
+        let (left, top) = ((bounds.x_min * scale).floor(), (-bounds.y_max * scale).floor());
+        let width = ((bounds.x_max * scale).ceil() - left) as usize;
+        let height = ((-bounds.y_min * scale).ceil() - top) as usize;
+        let mut pen = Pen {
+            canvas: Rasterizer::new(width, height),
+            scale,
+            corner: point(left, top),
+            start: point(0.0, 0.0),
+            at: point(0.0, 0.0),
+        };
+        let settings = DrawSettings::unhinted(Size::unscaled(), LocationRef::default());
+        if shape.draw(settings, &mut pen).is_err() {
+            return blank;
+        }
+        let mut coverage = vec![0; width * height];
+        pen.canvas.for_each_pixel(|i, share| {
+            coverage[i] = (share.clamp(0.0, 1.0) * 255.0).round() as u8;
         });
-        Self { advance, left: bounds.min.x as i32, top: bounds.min.y as i32, width, coverage }
+        Self { advance, left: left as i32, top: top as i32, width, coverage }
     }
 
     fn draw(&self, picture: &mut Picture, x: i32, y: i32, colour: [u8; 3]) {
@@ -119,6 +142,54 @@ impl Glyph {
                 }
             }
         }
+    }
+}
+
+/// Draws a glyph's outline, in font units, onto a canvas of pixels.
+struct Pen {
+    canvas: Rasterizer,
+    /// Pixels in a font unit.
+    scale: f32,
+    /// Where the canvas begins, in pixels from the pen on the baseline.
+    corner: Point,
+    /// Where the contour began, and where it is; on the canvas.
+    start: Point,
+    at: Point,
+}
+
+impl Pen {
+    fn place(&self, x: f32, y: f32) -> Point {
+        point(x * self.scale, -y * self.scale) - self.corner
+    }
+}
+
+impl OutlinePen for Pen {
+    fn move_to(&mut self, x: f32, y: f32) {
+        self.start = self.place(x, y);
+        self.at = self.start;
+    }
+
+    fn line_to(&mut self, x: f32, y: f32) {
+        let to = self.place(x, y);
+        self.canvas.draw_line(self.at, to);
+        self.at = to;
+    }
+
+    fn quad_to(&mut self, cx: f32, cy: f32, x: f32, y: f32) {
+        let (control, to) = (self.place(cx, cy), self.place(x, y));
+        self.canvas.draw_quad(self.at, control, to);
+        self.at = to;
+    }
+
+    fn curve_to(&mut self, cx0: f32, cy0: f32, cx1: f32, cy1: f32, x: f32, y: f32) {
+        let (first, second, to) = (self.place(cx0, cy0), self.place(cx1, cy1), self.place(x, y));
+        self.canvas.draw_cubic(self.at, first, second, to);
+        self.at = to;
+    }
+
+    fn close(&mut self) {
+        self.canvas.draw_line(self.at, self.start);
+        self.at = self.start;
     }
 }
 

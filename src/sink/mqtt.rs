@@ -187,8 +187,8 @@ fn greet(topics: &Topics, retained: &Mutex<Retained>) -> Vec<Message> {
 
 fn options(config: &MqttConfig, topics: &Topics, device: &str) -> Result<MqttOptions, SinkError> {
     let client = format!("{}-{device}", config.topic);
-    let mut options = MqttOptions::new(client, &config.host, config.port);
-    options.set_keep_alive(Duration::from_secs(config.keep_alive_s.into()));
+    let mut options = MqttOptions::new(client, (config.host.as_str(), config.port));
+    options.set_keep_alive(config.keep_alive_s);
     options.set_max_packet_size(MAX_IN_BYTES, MAX_OUT_BYTES);
     options.set_inflight(queue::WINDOW as u16);
     options.set_last_will(LastWill::new(topics.status_topic(), "offline", QoS::AtLeastOnce, true));

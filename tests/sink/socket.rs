@@ -287,9 +287,15 @@ fn what_stands_in_the_way_is_named_with_a_way_out() {
     let long = "x".repeat(120);
     let cases = [
         // Another process's: tests/daemon.rs.
-        ("living", "a sink of this daemon still listens there, another one or that of the old configuration; set sink.socket.path or reload again"),
+        (
+            "living",
+            "a sink of this daemon still listens there, another one or that of the old configuration; set sink.socket.path or reload again",
+        ),
         ("file", "exists and is not a socket; remove it or set sink.socket.path"),
-        ("no/s", "cannot listen: No such file or directory (os error 2); create the directory or set sink.socket.path"),
+        (
+            "no/s",
+            "cannot listen: No such file or directory (os error 2); create the directory or set sink.socket.path",
+        ),
         (&long, "longer than the 107 bytes that a socket path may have; set sink.socket.path"),
     ];
     let fails = |config: &SocketConfig| {

@@ -2,8 +2,8 @@
 
 use super::queue::{Message, Queue, WINDOW};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
-    QoS,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
+    NoticeFailureReason, Outgoing, Packet, PublishOptions, QoS,
 };
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -119,7 +119,7 @@ pub(super) async fn deliver(
     options: MqttOptions,
     greeting: impl Fn() -> Vec<Message>,
 ) {
-    let (client, mut events) = AsyncClient::new(options, WINDOW);
+    let (client, mut events) = AsyncClient::builder(options).capacity(WINDOW).build();
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_TIMEOUT_S);
@@ -167,8 +167,9 @@ async fn send(shared: &Shared, client: &AsyncClient) {
             };
             let Some(Message { topic, payload, qos, retain }) = next else { break };
             let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            let options = PublishOptions::new(qos).retain(retain);
             // As long as the window, the channel has room for all of it.
-            if let Err(error) = client.try_publish(&*topic, qos, retain, payload.to_vec()) {
+            if let Err(error) = client.try_publish(&*topic, payload.to_vec(), options) {
                 log::error!("sink mqtt: {error}");
             }
         }
@@ -194,7 +195,7 @@ async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -
             Err(error) => {
                 // What rumqttc would send again our queue does, and in order.
                 events.clean();
-                events.pending.clear();
+                events.drain_pending_as_failed(NoticeFailureReason::SessionReset);
                 shared.disconnected();
                 let why = explained(&error);
                 if told != why {
@@ -212,8 +213,8 @@ async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -
 }
 
 fn address(events: &EventLoop) -> String {
-    let (host, port) = events.mqtt_options.broker_address();
-    format!("{host}:{port}")
+    let broker = events.mqtt_options.broker().tcp_address();
+    broker.map_or_else(String::new, |(host, port)| format!("{host}:{port}"))
 }
 
 /// Between half of it and all: a fleet whose broker was away does not come back at once.
