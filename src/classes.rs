@@ -16,46 +16,53 @@ pub enum ClassError {
 #[derive(Clone, Debug)]
 pub struct ClassPicker {
     config: ClassesConfig,
-    /// For `list` and `all`: the classes that may be chosen, in that order.
-    fixed: Option<Vec<usize>>,
+    /// The classes that may be chosen, in the order of the configuration or the model.
+    allowed: Vec<usize>,
+    /// Whether they come in that order, not best first.
+    keeps_order: bool,
     /// In by the thresholds, per class.
     active: Vec<bool>,
 }
 
 impl ClassPicker {
     pub fn new(config: &ClassesConfig, labels: &[String]) -> Result<Self, ClassError> {
-        let fixed = match config.select {
-            ClassSelect::Top => None,
-            ClassSelect::All => Some((0..labels.len()).collect()),
-            ClassSelect::List => Some(
-                config
-                    .list
-                    .iter()
-                    .map(|name| index_of("classes.list", name, labels))
-                    .collect::<Result<_, _>>()?,
-            ),
+        let allowed = match config.select {
+            ClassSelect::Top | ClassSelect::All => (0..labels.len()).collect(),
+            ClassSelect::List => config
+                .list
+                .iter()
+                .map(|name| index_of("classes.list", name, labels))
+                .collect::<Result<_, _>>()?,
         };
-        Ok(Self { config: config.clone(), fixed, active: vec![false; labels.len()] })
+        let active = vec![false; labels.len()];
+        Ok(Self { config: config.clone(), allowed, keeps_order: false, active })
     }
 
-    /// The classes of this frame, never none: `list` and `all` in their order, `top` best
-    /// first. `probabilities` holds one value per class.
+    /// From now on `list` and `all` come in their order, for arrays that programs index.
+    pub fn keep_order(&mut self) {
+        self.keeps_order = self.config.select != ClassSelect::Top;
+    }
+
+    /// The classes of this frame, best first and never none: of those allowed the ones that
+    /// are in by the thresholds, else the best alone. `probabilities` holds one value per class.
     pub fn pick(&mut self, probabilities: &[f32]) -> Vec<usize> {
         for (active, &p) in self.active.iter_mut().zip(probabilities) {
             *active = p >= self.config.enter || (*active && p >= self.config.leave);
         }
-        let mut order: Vec<usize> = match &self.fixed {
-            Some(classes) => return classes.clone(),
-            None => (0..probabilities.len()).collect(),
-        };
         // Classes that are in come before better ones that are not (yet).
-        order.sort_by(|&a, &b| {
-            let rank = |c: usize| (!self.active[c], std::cmp::Reverse(Total(probabilities[c])));
-            rank(a).cmp(&rank(b))
-        });
-        let keep =
-            order.iter().filter(|&&c| self.active[c]).count().clamp(1, self.config.top.max(1));
-        order.truncate(keep);
+        let rank = |c: usize| (!self.active[c], std::cmp::Reverse(Total(probabilities[c])));
+        let mut order = self.allowed.clone();
+        order.sort_by(|&a, &b| rank(a).cmp(&rank(b)));
+        let most = match self.config.select {
+            ClassSelect::Top => self.config.top,
+            ClassSelect::List | ClassSelect::All => order.len(),
+        };
+        order.truncate(order.iter().filter(|&&c| self.active[c]).count().clamp(1, most.max(1)));
+        if self.keeps_order {
+            let mut kept = self.allowed.clone();
+            kept.retain(|class| order.contains(class));
+            return kept;
+        }
         order
     }
 
@@ -138,6 +145,31 @@ mod tests {
         assert_eq!(p.pick(&[0.4, 0.55, 0.05]), [0]);
         assert_eq!(p.pick(&[0.35, 0.62, 0.03]), [1]);
         assert_eq!(p.pick(&[0.61, 0.31, 0.08]), [0]);
+    }
+
+    #[test]
+    fn lists_are_best_first_and_hold_what_is_in() {
+        let list = vec![ClassName::Index(0), ClassName::Index(2)];
+        let config = ClassesConfig { select: ClassSelect::List, list, ..Default::default() };
+        let mut every = picker(config.clone());
+        assert_eq!(every.pick(&[0.2, 0.5, 0.3]), [2, 0]);
+        every.keep_order();
+        assert_eq!(every.pick(&[0.2, 0.5, 0.3]), [0, 2]);
+        let mut some = picker(ClassesConfig { enter: 0.4, leave: 0.25, ..config });
+        for (probabilities, expected) in [
+            ([0.1, 0.7, 0.2], vec![2]), // neither is in: the better one
+            ([0.45, 0.1, 0.45], vec![0, 2]),
+            ([0.3, 0.6, 0.1], vec![0]),
+            ([0.28, 0.02, 0.7], vec![2, 0]),
+        ] {
+            assert_eq!(some.pick(&probabilities), expected, "{probabilities:?}");
+        }
+        some.clear();
+        assert_eq!(some.pick(&[0.3, 0.6, 0.1]), [0]);
+        let mut all = picker(ClassesConfig { select: ClassSelect::All, ..Default::default() });
+        assert_eq!(all.pick(&[0.2, 0.5, 0.3]), [1, 2, 0]);
+        all.keep_order();
+        assert_eq!(all.pick(&[0.2, 0.5, 0.3]), [0, 1, 2]);
     }
 
     #[test]

@@ -279,6 +279,12 @@ impl Explainer {
         Ok(true)
     }
 
+    /// From now on the classes of `select = "list"` and `"all"` come in their order, not best
+    /// first: for arrays that programs index.
+    pub fn keep_class_order(&mut self) {
+        self.maps.picker.keep_order();
+    }
+
     /// From now on the map of this class, below the model's number of them, whatever is
     /// configured and decided.
     pub fn set_only_class(&mut self, class: usize) {
@@ -318,6 +324,7 @@ impl Explainer {
     /// Forgets all earlier pictures: what follows is something else.
     pub fn clear(&mut self) {
         self.limits.clear();
+        self.maps.picker.clear();
     }
 
     /// Runs the views that a base picture of [`Explainer::size`] may have, and merges their

@@ -11,7 +11,7 @@ pub use ready::Ready;
 
 use crate::camera::{self, Backoff, Camera, CameraCounters, CameraError};
 use crate::classes::ClassError;
-use crate::config::{CameraConfig, CameraSource, Config};
+use crate::config::{CameraConfig, CameraSource, Config, ThermalConfig};
 use crate::explain::ExplainError;
 use crate::frame::Frame;
 use crate::health::{Counters, Health, Heartbeat, SinkCounters};
@@ -78,10 +78,21 @@ struct Outlet {
 #[derive(Default)]
 pub struct Outlets(Vec<Outlet>);
 
+/// However they are let go of, no sink goes on showing what is long gone.
+impl Drop for Outlets {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Outlets {
     /// Starts a thread for each sink. Sinks are open already.
     pub fn start(sinks: Vec<Box<dyn Sink>>, health: &Health) -> Result<Self, StartError> {
-        Ok(Self(sinks.into_iter().map(|sink| outlet(sink, health)).collect::<Result<_, _>>()?))
+        let mut outlets = Self::default();
+        for sink in sinks {
+            outlets.0.push(outlet(sink, health)?);
+        }
+        Ok(outlets)
     }
 
     fn publish(&self, item: &Published) {
@@ -149,12 +160,18 @@ impl Outlets {
         }
     }
 
+    /// Tells every sink to send out what it has accepted, and to end.
+    fn close(&self) {
+        self.0.iter().for_each(|outlet| outlet.slot.close());
+    }
+
     /// Lets every sink send out what it has accepted. Names those that did not end by
-    /// `deadline`: what they were at is lost, what they have finished is not.
-    pub fn finish(self, deadline: Instant) -> Vec<String> {
-        self.0.iter().for_each(|o| o.slot.close());
-        let outlets = self.0.into_iter();
-        outlets.filter_map(|outlet| join(outlet.thread, deadline).err()).collect()
+    /// `deadline`: what they were at is lost, what they have finished is not. A stage that is
+    /// late may still hold on to the outlets; it reaches no sink through them any more.
+    pub fn finish(&self, deadline: Instant) -> Vec<String> {
+        self.close();
+        let threads = self.0.iter().map(|outlet| &outlet.thread);
+        threads.filter(|thread| !ends(thread, deadline)).map(name_of).collect()
     }
 }
 
@@ -180,7 +197,8 @@ impl Shared {
     /// Tells sinks and log, once per change.
     fn camera_state(&self, state: CameraState) {
         let mut now = self.camera.lock().unwrap_or_else(|e| e.into_inner());
-        if *now == state {
+        // A stage that ends late has nothing to tell the sinks of its successor.
+        if *now == state || self.stopping() {
             return;
         }
         match state.running {
@@ -208,7 +226,7 @@ impl Pipeline {
     /// Starts camera and worker.
     pub fn start(
         config: &Config,
-        ready: Ready,
+        mut ready: Ready,
         outlets: Arc<Outlets>,
         health: Arc<Health>,
     ) -> Result<Pipeline, StartError> {
@@ -224,6 +242,7 @@ impl Pipeline {
             description: Mutex::default(),
             finished: AtomicBool::new(false),
         });
+        let heat = heat(&mut ready, &config.tta.thermal, &shared.health.counters);
         // One frame may cost many times the warm-up on a busy board.
         let patience = STAGE_SILENCE.max(Duration::from_secs_f64(ready.warm_ms / 1e3 * 20.0));
         let worker = Worker {
@@ -234,7 +253,7 @@ impl Pipeline {
             veil: Veil::new(config.privacy.pictures),
             lent: Lent::default(),
             inferred: None,
-            heat: Heat::new(&config.tta.thermal, Path::new("/sys"), Instant::now()),
+            heat,
             zones: Zones::new(&config.zones),
             reopens: 0,
             waits: waits(&config.camera),
@@ -302,14 +321,23 @@ impl Pipeline {
 
 /// Joins a thread; its name where it does not end by `deadline`, or has panicked.
 fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Result<T, String> {
-    let name = thread.thread().name().unwrap_or("?").to_string();
+    let name = name_of(&thread);
+    if ends(&thread, deadline) { thread.join().map_err(|_| name) } else { Err(name) }
+}
+
+/// Waits for the end of a thread; false: it goes on after `deadline`.
+fn ends<T>(thread: &JoinHandle<T>, deadline: Instant) -> bool {
     while !thread.is_finished() {
         if Instant::now() > deadline {
-            return Err(name);
+            return false;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    thread.join().map_err(|_| name)
+    true
+}
+
+fn name_of<T>(thread: &JoinHandle<T>) -> String {
+    thread.thread().name().unwrap_or("?").into()
 }
 
 fn spawn<T: Send + 'static>(
@@ -579,6 +607,7 @@ impl Worker {
         self.shared.finished.store(true, Ordering::Relaxed);
         beat.retire();
         self.ready.explainer.clear();
+        self.ready.heat = self.heat;
         self.ready
     }
 
@@ -638,6 +667,17 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// The board's heat as it was known before, unless that is watched otherwise now.
+fn heat(ready: &mut Ready, config: &ThermalConfig, counters: &Counters) -> Option<Heat> {
+    let known = ready.heat.take().filter(|heat| heat.goes_by(config));
+    let heat = known.or_else(|| Heat::new(config, Path::new("/sys"), Instant::now()));
+    if heat.is_none() {
+        counters.heat_factor.set(None);
+        counters.heat_celsius.set(None);
+    }
+    heat
 }
 
 /// Tells the metrics of a heatmap about to be published.

@@ -169,6 +169,32 @@ fn heat_takes_views_away_and_gives_them_back() {
     check("[tta.budget]\norder = [\"1.5f\"]", &["0.5", "0.5f", "1", "1.5f"]);
 }
 
+/// The grey picture's best class is in by the thresholds, and would stay so.
+#[test]
+fn warming_up_chooses_no_class() {
+    let grey = Picture { rgb: vec![127; SIDE * SIDE * 3], width: SIDE, height: SIDE };
+    let best = |classes: &str, picture: &Picture, warm: bool| {
+        let mut explainer = explainer(SIDE, &format!("[classes]\n{classes}"));
+        if warm {
+            explainer.warm_up().unwrap();
+        }
+        let class = explainer.explain(picture).unwrap().classes.remove(0);
+        (class.index, class.probability)
+    };
+    let (of_grey, sure) = best("", &grey, false);
+    let thresholds = format!("enter = {}\nleave = 0.0", sure * 0.999);
+    let mut others = 0;
+    for scene in 0..40 {
+        let picture = shoot(SIDE, scene, 0);
+        let (alone, probability) = best("", &picture, false);
+        if alone != of_grey && probability < sure * 0.999 {
+            others += 1;
+            assert_eq!(best(&thresholds, &picture, true).0, alone, "scene {scene}");
+        }
+    }
+    assert!(others > 0, "no scene of another class");
+}
+
 #[test]
 fn the_gate_sees_what_has_changed() {
     let mut explainer = explainer(SIDE, "[tta.gate]\nunchanged_levels = 8\nmax_age_s = 3600");

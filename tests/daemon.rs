@@ -242,6 +242,58 @@ fn sigterm_does_not_wait_for_the_model() {
     assert!(!log.contains("views in"), "{log}");
 }
 
+/// Nor is a SIGHUP forgotten that comes meanwhile.
+#[test]
+fn sighup_while_the_first_model_is_made_ready_is_obeyed_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |scales: &str| {
+        config(dir.path(), 320, &format!("{PATTERN}[tta]\nhflip = false\nscales = {scales}\n"))
+    };
+    let daemon = Daemon::start(dir.path(), &with("[0.25, 4.0]"), &[]);
+    daemon.wait_told("EXTEND_TIMEOUT_USEC=");
+    daemon.rewrite_config(&with("[0.25]"));
+    daemon.signal(Signal::HUP);
+    daemon.wait_told("READY=1");
+    daemon.wait_told("RELOADING=1");
+    daemon.wait_told("READY=1");
+    let mut client = Client::connect(&dir.path().join("s"));
+    wait_for("a map of one view", || match client.next().unwrap().header {
+        Header::Heatmap(heatmap) => (heatmap.views.len() == 1).then_some(()),
+        _ => None,
+    });
+    daemon.stopped();
+}
+
+#[test]
+fn a_reload_takes_up_another_token_in_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "the-first-secret\n").unwrap();
+    let page = format!(
+        "[sink.http]\nlisten = \"unix:{}\"\ntoken_file = {token:?}\n",
+        dir.path().join("page").display()
+    );
+    let all = config(dir.path(), 64, &format!("{PATTERN}{page}"));
+    let daemon = Daemon::start(dir.path(), &all, &[]);
+    daemon.wait_told("READY=1");
+    let status = |token: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(dir.path().join("page")).unwrap();
+        write!(stream, "GET /state HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).map(str::to_string)
+    };
+    assert_eq!(status("the-first-secret").as_deref(), Some("200"));
+    std::fs::write(&token, "another-secret\n").unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.wait_told("RELOADING=1");
+    daemon.wait_told("READY=1");
+    assert_eq!(status("the-first-secret").as_deref(), Some("401"));
+    assert_eq!(status("another-secret").as_deref(), Some("200"));
+    daemon.stopped();
+}
+
 #[test]
 fn an_absent_camera_is_told_everywhere_and_is_no_hang() {
     let dir = tempfile::tempdir().unwrap();

@@ -71,6 +71,7 @@ fn check_case(
         let Some(expected) = expected(end) else { continue };
         config.heatmap.filter = filter;
         let mut explainer = Explainer::with_size(model.clone(), &config, size).unwrap();
+        explainer.keep_class_order();
         let base = explainer.fit(&picture).unwrap();
         assert_eq!(base.rgb, picture.rgb, "{name}: the picture has the model's size");
         let explanation = explainer.explain(&base).unwrap();

@@ -69,12 +69,15 @@ impl Session {
             false => self.config.model.size.or(self.model.native_size).unwrap_or(own),
         };
         if !self.explainers.contains_key(&size) {
-            let explainer = Explainer::with_size(self.model.clone(), &self.config, size)?;
+            let mut explainer = Explainer::with_size(self.model.clone(), &self.config, size)?;
+            explainer.keep_class_order();
             let geometry = Geometry::new(&self.config.geometry)?;
             self.explainers.insert(size, (explainer, geometry));
         }
         let (explainer, geometry) = self.explainers.get_mut(&size).context("just made")?;
         let (placement, base) = geometry.fit(picture, size)?;
+        // Each picture by itself: what was seen in another does not matter.
+        explainer.clear();
         let explained = explainer.explain(base)?;
         let logits = explained.logits.clone();
         let moment =

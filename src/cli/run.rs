@@ -3,9 +3,9 @@
 use super::args::RunArgs;
 use super::logging;
 use crate::classes::index_of;
-use crate::config::{self, Config, SocketConfig};
+use crate::config::{self, Config, FileMarks, SocketConfig};
 use crate::health::{Health, Notifier, Verdict, Watchdog};
-use crate::model::{FileMarks, Model};
+use crate::model::Model;
 use crate::pipeline::{Outlets, Pipeline, Ready, StartError};
 use crate::sink::http::{About, HttpSink};
 use crate::sink::inherited::{HandedDown, Inherited};
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// From the signal to the exit, sinks flushed.
 const STOP_WITHIN: Duration = Duration::from_millis(1_900);
+/// Of these, camera and inference.
+const STAGES_WITHIN: Duration = Duration::from_millis(1_200);
 /// After the source's end nobody waits for us, and no heatmap is to be lost; less than the
 /// WatchdogSec= of the unit, which goes on.
 const FLUSH_WITHIN: Duration = Duration::from_secs(20);
@@ -62,25 +64,60 @@ fn signals() -> anyhow::Result<Receiver<i32>> {
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                // Full: what waits already says the same.
-                let _ = send.try_send(signal);
+                match signal {
+                    // Full: what waits already asks for a reload, or for the end.
+                    SIGHUP => drop(send.try_send(signal)),
+                    // Whoever asks for the end is heard, however many reloads wait.
+                    _ => drop(send.send(signal)),
+                }
             }
         })
         .context("cannot start the signals thread")?;
     Ok(receive)
 }
 
+/// A configuration, and what the files that it names looked like when it was read.
+#[derive(PartialEq)]
+struct Settings {
+    config: Config,
+    model_files: FileMarks,
+    sink_files: FileMarks,
+}
+
+impl Settings {
+    fn of(config: Config) -> Self {
+        let model_files = FileMarks::of_model(&config);
+        Self { model_files, sink_files: FileMarks::of_sinks(&config), config }
+    }
+
+    /// Whether both have the same model.
+    fn same_model(&self, other: &Self) -> bool {
+        self.config.model == other.config.model && self.model_files == other.model_files
+    }
+
+    /// Whether sinks opened for one serve the other as well, with the same model.
+    fn same_sinks(&self, other: &Self) -> bool {
+        let (a, b) = (&self.config, &other.config);
+        a.sink == b.sink
+            && self.sink_files == other.sink_files
+            && a.overlay == b.overlay
+            // They keep pictures: the newest, and a clip's.
+            && a.privacy == b.privacy
+            && a.zones == b.zones
+            && a.rules == b.rules
+            && a.mean == b.mean
+    }
+}
+
 /// What a reload exchanges.
 struct Taken {
-    config: Config,
+    settings: Settings,
     model: Arc<Model>,
-    files: FileMarks,
 }
 
 /// A reload that waits for its model.
 struct Reload {
-    config: Config,
-    files: FileMarks,
+    settings: Settings,
     outcome: Receiver<Result<Ready, StartError>>,
     began: Instant,
 }
@@ -91,6 +128,8 @@ struct Daemon {
     outlets: Arc<Outlets>,
     /// None only while one is exchanged for another.
     pipeline: Option<Pipeline>,
+    /// A reload is to begin as soon as none is under way.
+    reload_asked: bool,
     reload: Option<Reload>,
     health: Arc<Health>,
     outside: Outside,
@@ -118,20 +157,22 @@ impl Daemon {
         let health = Arc::new(Health::new(started));
         let outside = Outside { inherited, health: health.clone(), shown: Arc::default(), started };
         let notifier = Notifier::from_env().context("NOTIFY_SOCKET")?;
-        let files = FileMarks::of(&config.model);
-        let Some(ready) = first_ready(&config, &notifier, signals)? else {
+        let settings = Settings::of(config);
+        let config = &settings.config;
+        let Some((ready, reload_asked)) = first_ready(config, &notifier, signals)? else {
             tell(&notifier, Notifier::stopping);
             return Ok(None);
         };
         let model = ready.model().clone();
-        outside.show(&config);
-        let outlets = Arc::new(Outlets::start(sinks(&config, &model, &outside)?, &health)?);
-        let pipeline = Pipeline::start(&config, ready, outlets.clone(), health.clone())?;
+        outside.show(config);
+        let outlets = Arc::new(Outlets::start(sinks(config, &model, &outside)?, &health)?);
+        let pipeline = Pipeline::start(config, ready, outlets.clone(), health.clone())?;
         let watchdog = notifier.watchdog_timeout().map(|t| Watchdog::new(t, Instant::now()));
         Ok(Some(Self {
-            taken: Taken { config, model, files },
+            taken: Taken { settings, model },
             outlets,
             pipeline: Some(pipeline),
+            reload_asked,
             reload: None,
             health,
             outside,
@@ -143,7 +184,6 @@ impl Daemon {
     /// Until a signal to stop, or the end of a finite source.
     fn watch(&mut self, signals: &Receiver<i32>, path: Option<&Path>) -> anyhow::Result<()> {
         let mut status_due = Instant::now();
-        let mut reload_asked = false;
         loop {
             let pipeline = self.pipeline.as_ref().context("nothing is left to go on with")?;
             if pipeline.is_finished() {
@@ -161,8 +201,8 @@ impl Daemon {
             self.feed_watchdog(now);
             if let Some(path) = path {
                 // What is asked for during a reload may be about later changes: once more.
-                if reload_asked && self.reload.is_none() {
-                    reload_asked = false;
+                if self.reload_asked && self.reload.is_none() {
+                    self.reload_asked = false;
                     self.begin_reload(path);
                 }
                 self.go_on_with_reload(path);
@@ -171,7 +211,7 @@ impl Daemon {
             let longest = if self.reload.is_some() { 50 } else { 500 };
             let wait = due.saturating_duration_since(now).min(Duration::from_millis(longest));
             match signals.recv_timeout(wait) {
-                Ok(SIGHUP) => reload_asked = true,
+                Ok(SIGHUP) => self.reload_asked = true,
                 Ok(_) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -205,16 +245,16 @@ impl Daemon {
         }
     }
 
-    /// None: nothing has changed, neither settings nor the model's files.
+    /// None: nothing has changed, neither settings nor the files that they name.
     fn prepare(&self, path: &Path) -> anyhow::Result<Option<Reload>> {
-        let config = config::load(path)?;
-        let files = FileMarks::of(&config.model);
-        if config == self.taken.config && files == self.taken.files {
+        let settings = Settings::of(config::load(path)?);
+        if settings == self.taken.settings {
             return Ok(None);
         }
-        let same = config.model == self.taken.config.model && files == self.taken.files;
-        let outcome = Ready::in_background(&config, same.then(|| self.taken.model.clone()))?;
-        Ok(Some(Reload { config, files, outcome, began: Instant::now() }))
+        let same = settings.same_model(&self.taken.settings);
+        let model = same.then(|| self.taken.model.clone());
+        let outcome = Ready::in_background(&settings.config, model)?;
+        Ok(Some(Reload { settings, outcome, began: Instant::now() }))
     }
 
     /// Takes up the reload's model if it is ready, or keeps what runs and says why.
@@ -226,8 +266,8 @@ impl Daemon {
             Err(TryRecvError::Empty) => Err(too_slow()),
             Err(TryRecvError::Disconnected) => Err(died()),
         };
-        let Some(Reload { config, files, .. }) = self.reload.take() else { return };
-        let done = outcome.and_then(|ready| self.take_up(config, files, ready));
+        let Some(Reload { settings, .. }) = self.reload.take() else { return };
+        let done = outcome.and_then(|ready| self.take_up(settings, ready));
         self.end_reload(path, done);
     }
 
@@ -251,45 +291,39 @@ impl Daemon {
 
     /// Exchanges what runs for what is ready; puts the old back where the new sinks cannot
     /// be opened.
-    fn take_up(&mut self, config: Config, files: FileMarks, ready: Ready) -> anyhow::Result<()> {
-        logging::set_level(&config.log.level);
-        let sinks_stay = config.sink == self.taken.config.sink
-            && config.overlay == self.taken.config.overlay
-            // They keep pictures: the newest, and a clip's.
-            && config.privacy == self.taken.config.privacy
-            && config.zones == self.taken.config.zones
-            && config.rules == self.taken.config.rules
-            && config.mean == self.taken.config.mean
+    fn take_up(&mut self, settings: Settings, mut ready: Ready) -> anyhow::Result<()> {
+        logging::set_level(&settings.config.log.level);
+        let sinks_stay = settings.same_sinks(&self.taken.settings)
             && Arc::ptr_eq(ready.model(), &self.taken.model);
-        let deadline = Instant::now() + STOP_WITHIN;
-        let before = match self.pipeline.take().map(|pipeline| pipeline.stop(deadline)) {
-            Some(Ok(before)) => Some(before),
-            Some(Err(stage)) => {
+        let stopped = self.pipeline.take().map(|p| p.stop(Instant::now() + STOP_WITHIN));
+        let before = match stopped.transpose() {
+            Ok(before) => before,
+            Err(stage) => {
                 log::warn!("{stage} did not end in time");
                 None
             }
-            None => None,
         };
-        let taken = Taken { config, model: ready.model().clone(), files };
+        if let Some(before) = &before {
+            ready.go_on_from(before);
+        }
+        let taken = Taken { settings, model: ready.model().clone() };
         let old = std::mem::replace(&mut self.taken, taken);
-        self.run(ready, sinks_stay, deadline).or_else(|error| {
-            self.taken = old;
-            let before = before.context("and the old pipeline is gone")?;
-            logging::set_level(&self.taken.config.log.level);
-            self.run(before, false, Instant::now() + STOP_WITHIN)
-                .context("the old configuration does not work any more either")?;
-            Err(error)
-        })
+        let Err(error) = self.run(ready, sinks_stay) else { return Ok(()) };
+        self.taken = old;
+        let Some(before) = before else {
+            return Err(error.context("the old pipeline is gone, and the new one does not start"));
+        };
+        logging::set_level(&self.taken.settings.config.log.level);
+        self.run(before, false).context("the old configuration does not work any more either")?;
+        Err(error)
     }
 
     /// Runs what `self.taken` says, with new sinks unless they stay.
-    fn run(&mut self, ready: Ready, sinks_stay: bool, deadline: Instant) -> anyhow::Result<()> {
-        let Taken { config, model, .. } = &self.taken;
+    fn run(&mut self, ready: Ready, sinks_stay: bool) -> anyhow::Result<()> {
+        let Taken { settings: Settings { config, .. }, model } = &self.taken;
         self.outside.show(config);
         if !sinks_stay {
-            if let Some(outlets) = Arc::get_mut(&mut self.outlets) {
-                tell_late(&std::mem::take(outlets).finish(deadline));
-            }
+            tell_late(&self.outlets.finish(Instant::now() + STOP_WITHIN));
             let sinks = sinks(config, model, &self.outside)?;
             self.outlets = Arc::new(Outlets::start(sinks, &self.health)?);
         }
@@ -299,16 +333,18 @@ impl Daemon {
     }
 
     fn stop(self) -> anyhow::Result<()> {
-        self.tell(Notifier::stopping);
-        let Self { pipeline, outlets, health, .. } = self;
-        let finished = pipeline.as_ref().is_some_and(Pipeline::is_finished);
+        let finished = self.pipeline.as_ref().is_some_and(Pipeline::is_finished);
         let within = if finished { FLUSH_WITHIN } else { STOP_WITHIN };
+        self.tell(Notifier::stopping);
+        // From here on nobody answers the service manager.
+        self.tell(Notifier::watchdog);
+        self.tell(|n| n.extend(within + EXTENSION));
+        let Self { pipeline, outlets, health, .. } = self;
         let deadline = Instant::now() + within;
-        // The pipeline lets go of the outlets when it goes.
-        let stopped = pipeline.map_or(Ok(()), |pipeline| pipeline.stop(deadline).map(drop));
-        if let Some(outlets) = Arc::into_inner(outlets) {
-            tell_late(&outlets.finish(deadline));
-        }
+        // A stage that hangs leaves the sinks their part of the time.
+        let stopped = pipeline
+            .map_or(Ok(()), |pipeline| pipeline.stop(Instant::now() + STAGES_WITHIN).map(drop));
+        tell_late(&outlets.finish(deadline));
         log::info!("stopped after {} heatmaps", health.counters.heatmaps.get());
         stopped.map_err(|stage| anyhow::anyhow!("{stage} did not end within {within:?}"))
     }
@@ -318,14 +354,15 @@ impl Daemon {
     }
 }
 
-/// Waits for the first model, for as long as the service manager has to be asked to. None:
-/// told to stop.
+/// Waits for the first model, for as long as the service manager has to be asked to, and says
+/// whether a reload was asked for meanwhile. None: told to stop.
 fn first_ready(
     config: &Config,
     notifier: &Notifier,
     signals: &Receiver<i32>,
-) -> anyhow::Result<Option<Ready>> {
+) -> anyhow::Result<Option<(Ready, bool)>> {
     let outcome = Ready::in_background(config, None)?;
+    let mut reload_asked = false;
     let deadline = Instant::now() + LOAD_WITHIN;
     tell(notifier, |n| n.status("making the model ready"));
     while Instant::now() < deadline {
@@ -334,11 +371,11 @@ fn first_ready(
         loop {
             select! {
                 recv(outcome) -> outcome => {
-                    return Ok(Some(outcome.map_err(|_| died())??));
+                    return Ok(Some((outcome.map_err(|_| died())??, reload_asked)));
                 }
-                // The configuration was read a moment ago.
                 recv(signals) -> signal => match signal {
-                    Ok(SIGHUP) => {}
+                    // The model may take minutes, and the file may be another by now.
+                    Ok(SIGHUP) => reload_asked = true,
                     _ => return Ok(None),
                 },
                 recv(again) -> _ => break,

@@ -4,12 +4,14 @@
 //! [`load()`] reads a file into them and reports everything wrong with it at once.
 
 mod load;
+mod marks;
 mod polygon;
 pub mod render;
 mod rules;
 pub mod schema;
 
 pub use load::{ConfigErrors, Problem, check_combinations, load, parse};
+pub use marks::FileMarks;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -99,7 +99,7 @@ impl Limits {
         self.luma = self.watches.then(|| luma(base)).flatten();
         self.budget.begin(now, self.factor);
         if let (Some(rolling), Some(luma)) = (&mut self.rolling, &self.luma) {
-            rolling.begin(luma, now);
+            rolling.begin(luma, self.factor, now);
         }
     }
 

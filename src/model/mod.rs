@@ -6,7 +6,6 @@
 //! and head are computed here, in float, from the same features that the maps are made of.
 
 mod features;
-mod files;
 mod head;
 mod import;
 mod limits;
@@ -14,7 +13,6 @@ pub mod metadata;
 mod onnx;
 mod op;
 
-pub use files::FileMarks;
 pub use head::Head;
 pub use import::{Fallback, Int8Node};
 pub use metadata::Normalisation;

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the configured sensor and the frequency caps, and says each change once.
+#[derive(Clone)]
 pub(super) struct Heat {
     sysfs: PathBuf,
+    config: ThermalConfig,
     sensor: String,
     thermal: Thermal,
     origin: Instant,
@@ -34,10 +36,17 @@ impl Heat {
         Some(Self {
             sysfs: sysfs.to_path_buf(),
             sensor,
+            config: config.clone(),
             thermal: Thermal::new(config.into()),
             origin: now,
             read_at: None,
         })
+    }
+
+    /// Whether it goes by these settings: then a reload leaves it as it is, since the board is
+    /// as hot as before.
+    pub fn goes_by(&self, config: &ThermalConfig) -> bool {
+        self.config == *config
     }
 
     /// The share of the budget that heat leaves, 0–1; the metrics are told as well.

@@ -2,6 +2,7 @@
 //! seconds to minutes on a small board, and meanwhile signals are obeyed, the service
 //! manager is answered, and, in a reload, the old pipeline goes on.
 
+use super::heat::Heat;
 use super::{StartError, spawn};
 use crate::config::Config;
 use crate::explain::Explainer;
@@ -15,6 +16,8 @@ pub struct Ready {
     pub(super) model: Arc<Model>,
     pub(super) explainer: Explainer,
     pub(super) rules: Rules,
+    /// What an earlier pipeline knew of the board's temperature.
+    pub(super) heat: Option<Heat>,
     /// What the first pass took.
     pub(super) warm_ms: f64,
 }
@@ -48,11 +51,16 @@ impl Ready {
                 least.as_secs_f64() * 1e3
             );
         }
-        Ok(Self { model, explainer, rules, warm_ms: warm.spent_ms })
+        Ok(Self { model, explainer, rules, heat: None, warm_ms: warm.spent_ms })
     }
 
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Takes over what an earlier pipeline knew and a reload does not change.
+    pub fn go_on_from(&mut self, before: &Self) {
+        self.heat = before.heat.clone();
     }
 
     /// [`Ready::new`] on a thread; the outcome comes once. A thread that is not waited for

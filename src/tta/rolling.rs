@@ -83,10 +83,12 @@ impl<T> Rolling<T> {
     }
 
     /// A frame that will be inferred: ages what is kept, and drops what is from another
-    /// scene or from the future.
-    pub fn begin(&mut self, luma: &LumaGrid, now: Duration) {
+    /// scene or from the future. `factor`, 0–1, is what heat leaves of the share for further
+    /// views.
+    pub fn begin(&mut self, luma: &LumaGrid, factor: f64, now: Duration) {
         let dearest = self.slots.iter().map(|slot| slot.cost).fold(0.0, f64::max);
-        self.credit = (self.credit + self.settings.share).min(dearest.max(self.settings.share));
+        let earned = self.settings.share * factor;
+        self.credit = (self.credit + earned).min(dearest.max(self.settings.share));
         for slot in &mut self.slots {
             slot.asked = false;
             slot.kept = slot.kept.take().and_then(|kept| kept.aged(&self.settings, luma, now));
@@ -224,7 +226,7 @@ mod tests {
             self.now += FRAME;
             self.frames += 1;
             let luma = shoot(picture, 1.0, 0.0, 2.0, self.frames);
-            self.rolling.begin(&luma, self.now);
+            self.rolling.begin(&luma, 1.0, self.now);
             while let Some(view) = self.rolling.next(|_| true) {
                 assert_ne!(view, View::IDENTITY);
                 self.spent += view.cost(SIZE[0], SIZE[1]);
@@ -335,10 +337,30 @@ mod tests {
         let newest = newest.unwrap().view;
         let [whole, broken] = [&scene, &pieces].map(|scene| shoot(scene, 1.0, 0.0, 0.0, 1));
         rig.rolling.keep(newest, 1, &broken, rig.now);
-        rig.rolling.begin(&whole, rig.now);
+        rig.rolling.begin(&whole, 1.0, rig.now);
         assert_eq!(rig.rolling.kept(rig.now).count(), 7, "a cut");
         rig.rolling.credit = 15.0;
         assert_eq!(rig.rolling.next(|_| true), Some(newest));
+    }
+
+    #[test]
+    fn heat_leaves_less_for_further_views() {
+        let (still, mut ran) = (picture(1), [0.0; 3]);
+        for (spent, factor) in ran.iter_mut().zip([1.0, 0.25, 0.0]) {
+            let mut rig = Rig::new();
+            for _ in 0..200 {
+                let luma = shoot(&still, 1.0, 0.0, 2.0, 1);
+                rig.now += FRAME;
+                rig.rolling.begin(&luma, factor, rig.now);
+                while let Some(view) = rig.rolling.next(|_| true) {
+                    *spent += view.cost(SIZE[0], SIZE[1]) / 200.0;
+                    rig.rolling.keep(view, 1, &luma, rig.now);
+                }
+            }
+        }
+        let [cool, warm, hot] = ran;
+        assert!((0.45..=0.5).contains(&cool) && (0.1..=0.125).contains(&warm), "{ran:?}");
+        assert_eq!(hot, 0.0);
     }
 
     #[test]
@@ -348,11 +370,11 @@ mod tests {
             rig.frame(1, &still);
         }
         let luma = shoot(&still, 1.0, 0.0, 2.0, 99);
-        rig.rolling.begin(&luma, rig.now + Duration::from_secs(27));
+        rig.rolling.begin(&luma, 1.0, rig.now + Duration::from_secs(27));
         let identity = rig.rolling.identity_weights()[0];
         let kept: Vec<f32> = rig.rolling.kept(rig.now).map(|kept| kept.weights[0]).collect();
         assert!(kept.len() == 7 && kept.iter().all(|&w| w > 0.0 && w < 0.5 * identity), "{kept:?}");
-        rig.rolling.begin(&luma, rig.now + Duration::from_secs(31));
+        rig.rolling.begin(&luma, 1.0, rig.now + Duration::from_secs(31));
         assert_eq!(rig.rolling.kept(rig.now).count(), 0);
         assert_eq!(rig.rolling.identity_weights(), &[1.0; REGIONS]);
     }
@@ -363,7 +385,7 @@ mod tests {
         let luma = shoot(&picture(6), 1.0, 0.0, 2.0, 1);
         let mut ran = Vec::new();
         for _ in 0..40 {
-            rig.rolling.begin(&luma, rig.now);
+            rig.rolling.begin(&luma, 1.0, rig.now);
             while let Some(view) = rig.rolling.next(|view| view.scale <= 1.0) {
                 rig.rolling.keep(view, 1, &luma, rig.now);
                 ran.push(view);
@@ -421,7 +443,7 @@ mod tests {
                 let (rolling, budget) = rolling.as_mut().unwrap();
                 let began = now;
                 budget.begin(now, 1.0);
-                rolling.begin(&luma, now);
+                rolling.begin(&luma, 1.0, now);
                 prop_assert!(budget.start(View::IDENTITY, now));
                 now += time(View::IDENTITY);
                 budget.finished(View::IDENTITY, time(View::IDENTITY), now);

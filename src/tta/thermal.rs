@@ -40,7 +40,7 @@ pub struct Reading {
 }
 
 /// The share of the budget that heat leaves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Thermal {
     settings: ThermalSettings,
     steps: u32,
