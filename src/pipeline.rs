@@ -182,6 +182,8 @@ struct Shared {
     frames: Slot<Arc<Frame>>,
     /// For those who look between heatmaps.
     live: Slot<Arc<Frame>>,
+    /// On its way back to the camera.
+    spent: Slot<Frame>,
     outlets: Arc<Outlets>,
     camera: Mutex<CameraState>,
     description: Mutex<String>,
@@ -212,6 +214,13 @@ impl Shared {
     fn describe(&self) -> String {
         self.description.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
+
+    /// The camera may fill it again, once nobody else looks at it.
+    fn give_back(&self, frame: Arc<Frame>) {
+        if let Some(frame) = Arc::into_inner(frame) {
+            self.spent.put(|_| frame);
+        }
+    }
 }
 
 /// A running pipeline.
@@ -237,6 +246,7 @@ impl Pipeline {
             stop: AtomicBool::new(false),
             frames: Slot::default(),
             live: Slot::default(),
+            spent: Slot::default(),
             outlets,
             camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
             description: Mutex::default(),
@@ -255,7 +265,7 @@ impl Pipeline {
             inferred: None,
             heat,
             zones: Zones::new(&config.zones),
-            reopens: 0,
+            interruptions: 0,
             waits: waits(&config.camera),
         };
         let beat = shared.health.stages.register("infer", patience, Instant::now());
@@ -430,7 +440,11 @@ fn watch_camera(shared: &Shared, config: &CameraConfig, beat: Heartbeat) {
             break;
         }
         shared.camera_state(CameraState { running: false, reason: why.to_string() });
-        let until = Instant::now() + backoff.wait();
+        let wait = match why {
+            CameraError::Unusable { .. } => Backoff::LAST,
+            _ => backoff.wait(),
+        };
+        let until = Instant::now() + wait;
         while Instant::now() < until && !shared.stopping() {
             beat.beat(Instant::now());
             std::thread::sleep(LOOK_AROUND.min(until.saturating_duration_since(Instant::now())));
@@ -453,32 +467,55 @@ fn stream(
     let waits = waits(config);
     let mut seen = CameraCounters::default();
     let mut last = Instant::now();
+    let mut patience = first_timeout(config);
     while !shared.stopping() {
         beat.beat(Instant::now());
+        if let Taken::Item(frame) = shared.spent.take(Duration::ZERO) {
+            camera.recycle(frame);
+        }
         let next = camera.next_frame(LOOK_AROUND.min(timeout));
         take_up(&shared.health.counters, camera.counters(), &mut seen);
         match next {
             Ok(frame) => {
-                last = Instant::now();
                 backoff.reset();
                 shared.camera_state(CameraState { running: true, reason: String::new() });
                 hand_on(shared, frame, waits, beat);
+                (last, patience) = (Instant::now(), timeout);
             }
-            Err(CameraError::Stalled { .. }) if last.elapsed() < timeout => {}
-            Err(CameraError::Stalled { camera, .. }) => {
+            Err(CameraError::Stalled { .. }) if last.elapsed() < patience => {}
+            Err(CameraError::Stalled { camera: name, .. }) => {
                 shared.health.counters.camera_stalls.add(1);
                 // The camera knows of its last wait alone.
-                let waited_ms = timeout.as_millis();
-                return Some(CameraError::Stalled { camera, waited_ms });
+                let waited_ms = patience.as_millis();
+                let stalled = CameraError::Stalled { camera: name, waited_ms };
+                if !camera.outlasts_stalls() {
+                    return Some(stalled);
+                }
+                shared.camera_state(CameraState { running: false, reason: stalled.to_string() });
+                last = Instant::now();
             }
             Err(CameraError::End(source)) => {
                 log::info!("{source}: end of input");
                 return None;
             }
-            Err(lost) => return Some(lost),
+            Err(lost @ CameraError::Lost { .. }) => {
+                shared.camera_state(CameraState { running: false, reason: lost.to_string() });
+                return None;
+            }
+            Err(gone) => return Some(gone),
         }
     }
     None
+}
+
+/// How long the first frame may take. A command that dials a network camera waits for its
+/// answer and then for its next whole picture.
+fn first_timeout(config: &CameraConfig) -> Duration {
+    let timeout = Duration::from_millis(config.timeout_ms);
+    match config.source {
+        CameraSource::Pipe => timeout.max(Duration::from_secs(10)),
+        _ => timeout,
+    }
 }
 
 /// Whether each stage waits for the next one: pictures from files do not come again, so
@@ -493,10 +530,13 @@ fn hand_on(shared: &Shared, frame: Frame, waits: bool, beat: &Heartbeat) {
         shared.live.put(|_| frame.clone());
     }
     if !waits {
-        return shared.frames.put(|old| {
-            shared.health.counters.frames_skipped.add(old.is_some() as u64);
+        let mut skipped = None;
+        shared.frames.put(|old| {
+            skipped = old;
             frame
         });
+        shared.health.counters.frames_skipped.add(skipped.is_some() as u64);
+        return skipped.into_iter().for_each(|frame| shared.give_back(frame));
     }
     let mut frame = frame;
     while let Err(back) = shared.frames.put_when_empty(frame, LOOK_AROUND) {
@@ -535,6 +575,7 @@ fn show_live(shared: &Shared, mut geometry: Geometry, mut veil: Veil, beat: Hear
         let (sequence, captured_at) = (frame.sequence, frame.captured_at);
         let shown = veil.shown(&picture);
         shared.outlets.live(&LivePicture { picture: shown, sequence, captured_at });
+        shared.give_back(frame);
         lent.lend(picture);
         while let Some(free) = lent.take_free() {
             decoder.recycle(free);
@@ -556,8 +597,8 @@ struct Worker {
     inferred: Option<Arc<Heatmap>>,
     heat: Option<Heat>,
     zones: Zones,
-    /// How often the camera had been opened again when the last frame came.
-    reopens: u64,
+    /// How often the camera had stalled or been opened again when the last frame came.
+    interruptions: u64,
     /// See [`waits`].
     waits: bool,
 }
@@ -580,7 +621,7 @@ impl Worker {
         loop {
             beat.beat(Instant::now());
             match self.shared.frames.take(LOOK_AROUND) {
-                Taken::Item(frame) => match self.process(&frame, &beat) {
+                Taken::Item(frame) => match self.use_up(frame, &beat) {
                     Ok(()) => told.clear(),
                     Err(FrameError::Explain(ExplainError::Model(ModelError::Cancelled))) => {}
                     Err(error) => {
@@ -609,6 +650,12 @@ impl Worker {
         self.ready.explainer.clear();
         self.ready.heat = self.heat;
         self.ready
+    }
+
+    fn use_up(&mut self, frame: Arc<Frame>, beat: &Heartbeat) -> Result<(), FrameError> {
+        let done = self.process(&frame, beat);
+        self.shared.give_back(frame);
+        done
     }
 
     fn process(&mut self, frame: &Frame, beat: &Heartbeat) -> Result<(), FrameError> {
@@ -642,8 +689,8 @@ impl Worker {
             }
         };
         count(counters, &heatmap);
-        let reopens = counters.camera_reopens.get();
-        if std::mem::replace(&mut self.reopens, reopens) != reopens {
+        let interruptions = counters.camera_reopens.get() + counters.camera_stalls.get();
+        if std::mem::replace(&mut self.interruptions, interruptions) != interruptions {
             self.ready.rules.interrupted();
         }
         let events = self.ready.rules.judge(&heatmap);
@@ -709,3 +756,6 @@ fn published_again(last: &Heatmap, frame: &Frame, age: Duration) -> Heatmap {
     }
     heatmap
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,16 @@ fn how_a_command_ended_is_said_with_its_last_words() {
     }
 }
 
+/// What the command leaves behind may hold its standard error for as long as it likes.
+#[test]
+fn a_descendant_outside_of_the_group_does_not_hold_up_the_end() {
+    let script = "echo lost it >&2; setsid sleep 60 >/dev/null & sleep 0.3; exit 1";
+    let began = Instant::now();
+    let (_, end) = frames(&shell(script, PipeFormat::Y4m));
+    assert_eq!(end.to_string(), "sh: the command ended, exit status: 1: lost it");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_setting_that_cannot_work_is_unusable() {
     let base = shell("true", PipeFormat::Raw);

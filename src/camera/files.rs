@@ -44,8 +44,9 @@ impl Files {
         })
     }
 
-    /// The next readable image; the unreadable before it are counted.
-    fn next_picture(&mut self) -> Result<Picture, CameraError> {
+    /// The next readable image; the unreadable before it are counted. None: none by then, and
+    /// those tried are behind us.
+    fn next_picture(&mut self, deadline: Instant) -> Result<Option<Picture>, CameraError> {
         loop {
             if self.next == self.paths.len() {
                 if !self.any_in_round {
@@ -62,11 +63,14 @@ impl Files {
             match load_image(path) {
                 Ok(picture) => {
                     self.any_in_round = true;
-                    return Ok(picture);
+                    return Ok(Some(picture));
                 }
                 Err(error) => {
                     log::warn!("{error}");
                     self.counters.bad += 1;
+                    if Instant::now() >= deadline {
+                        return Ok(None);
+                    }
                 }
             }
         }
@@ -75,10 +79,12 @@ impl Files {
 
 impl Camera for Files {
     fn next_frame(&mut self, timeout: Duration) -> Result<Frame, CameraError> {
+        let deadline = Instant::now() + timeout;
+        let stalled = CameraError::stalled(NAME, timeout);
         if !self.pace.wait(timeout) {
-            return Err(CameraError::stalled(NAME, timeout));
+            return Err(stalled);
         }
-        let picture = self.next_picture()?;
+        let picture = self.next_picture(deadline)?.ok_or(stalled)?;
         let sequence = self.sequence;
         self.sequence += 1;
         self.counters.frames += 1;
@@ -99,6 +105,11 @@ impl Camera for Files {
 
     fn counters(&self) -> CameraCounters {
         self.counters
+    }
+
+    /// Opened anew it would begin with its first file.
+    fn outlasts_stalls(&self) -> bool {
+        true
     }
 }
 
@@ -178,4 +189,28 @@ pub fn images_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
 fn has_image_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_files_take_no_longer_than_the_time_given_and_are_not_tried_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.jpg"] {
+            std::fs::write(dir.path().join(name), "no picture").unwrap();
+        }
+        image::RgbImage::new(1, 1).save(dir.path().join("c.png")).unwrap();
+        let paths = vec![dir.path().to_str().unwrap().to_owned()];
+        let config = FilesConfig { paths, repeat: false, fps: 1000.0 };
+        let mut files = Files::open(&config, Duration::from_secs(1)).unwrap();
+        for bad in 1..=2 {
+            assert!(files.next_picture(Instant::now()).unwrap().is_none());
+            assert_eq!(files.counters.bad, bad);
+        }
+        assert!(files.next_picture(Instant::now()).unwrap().is_some());
+        let end = files.next_picture(Instant::now()).unwrap_err();
+        assert!(matches!(end, CameraError::End(_)), "{end}");
+    }
 }

@@ -3,15 +3,19 @@
 use super::mjpeg;
 use crate::frame::Picture;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Longest side in pixels, as for camera frames.
 const MAX_SIDE: u32 = 8192;
 const MAX_FILE_BYTES: u64 = 256 << 20;
 const MAX_DECODED_BYTES: u64 = 1 << 30;
+/// The first bytes of every PNG.
+const PNG: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
 /// A file that is no picture, and why.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,9 @@ pub fn load_image(path: impl AsRef<Path>) -> Result<Picture, LoadError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
-    let file = File::open(path).map_err(unreadable)?;
+    // Opening a FIFO would wait for its writer.
+    let nonblock = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err("not a file".into());
@@ -40,24 +46,30 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         let (len, most) = (metadata.len() >> 20, MAX_FILE_BYTES >> 20);
         return Err(format!("{len} MiB, more than the {most} MiB allowed for an image"));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    let mut bytes = Vec::new();
+    (&file).take(PNG.len() as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+    format(&bytes)?;
+    bytes.reserve_exact(metadata.len() as usize);
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Picture, String> {
-    if bytes.is_empty() {
-        return Err("not an image: the file is empty".into());
+/// What a file that begins so is.
+fn format(start: &[u8]) -> Result<ImageFormat, String> {
+    match start {
+        [] => Err("not an image: the file is empty".into()),
+        _ if start.starts_with(&PNG) => Ok(ImageFormat::Png),
+        _ if start.starts_with(&mjpeg::SOI) => Ok(ImageFormat::Jpeg),
+        _ => Err("not an image: neither PNG nor JPEG".into()),
     }
-    if bytes.starts_with(&mjpeg::SOI) && !mjpeg::is_whole(bytes) {
+}
+
+fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    let format = format(bytes)?;
+    if format == ImageFormat::Jpeg && !mjpeg::is_whole(bytes) {
         return Err("not an image: the JPEG is cut short or corrupt".into());
     }
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| format!("not an image: {e}"))?;
-    if reader.format().is_none() {
-        return Err("not an image: neither PNG nor JPEG".into());
-    }
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -82,7 +94,6 @@ fn explain(error: ImageError) -> String {
             "needs more than the {} MiB allowed for a decoded image",
             MAX_DECODED_BYTES >> 20
         ),
-        ImageError::Unsupported(_) => "not an image: neither PNG nor JPEG".into(),
         error => format!("not an image: {error}"),
     }
 }
@@ -126,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_begin_as_an_image_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clip.jpg");
+        let file = File::create(&path).unwrap();
+        file.set_len(MAX_FILE_BYTES).unwrap();
+        assert_eq!(read(&path).unwrap_err(), "not an image: neither PNG nor JPEG");
+    }
+
+    #[test]
     fn what_is_no_image_is_said_in_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let huge = {
@@ -155,6 +175,11 @@ mod tests {
         assert!(
             missing.ends_with("none.png: cannot be read: No such file or directory (os error 2)")
         );
+        let fifo = dir.path().join("fifo.jpg");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let waiting = load_image(&fifo).unwrap_err().to_string();
+        assert_eq!(waiting, format!("{}: not a file", fifo.display()));
         let folder = load_image(dir.path()).unwrap_err().to_string();
         assert_eq!(folder, format!("{}: not a file", dir.path().display()));
     }

@@ -13,12 +13,20 @@ pub(super) const MAX_IMAGE_BYTES: usize = 32 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     bytes: Vec<u8>,
-    /// Everything before is walked; 0: no start of image yet.
+    walk: Walk,
+    /// Images given up on: cut short, corrupt or too large.
+    pub(super) bad: u64,
+}
+
+/// How far the image that begins at `start` has been walked. It never goes back, and says no
+/// more of the bytes before `start`.
+#[derive(Debug, Default)]
+struct Walk {
+    start: usize,
+    /// Everything before is walked; `start`: no start of image yet.
     at: usize,
     in_scan: bool,
     size: Option<[u32; 2]>,
-    /// Images given up on: cut short, corrupt or too large.
-    pub(super) bad: u64,
 }
 
 enum Step {
@@ -35,60 +43,65 @@ impl Splitter {
     pub(super) fn feed(&mut self, bytes: &[u8], mut image: impl FnMut(u32, u32, &[u8])) {
         self.bytes.extend_from_slice(bytes);
         loop {
-            match self.step() {
+            match self.walk.step(&self.bytes) {
                 Step::Go => {}
-                Step::NeedMore if self.bytes.len() <= MAX_IMAGE_BYTES => return,
+                Step::NeedMore if self.bytes.len() - self.walk.start <= MAX_IMAGE_BYTES => break,
                 Step::NeedMore => self.give_up(self.bytes.len()),
                 Step::Damaged(until) => self.give_up(until),
-                Step::Image(end) => match self.size {
+                Step::Image(end) => match self.walk.size {
                     Some([width, height]) => {
-                        image(width, height, &self.bytes[..end]);
-                        self.restart(end);
+                        image(width, height, &self.bytes[self.walk.start..end]);
+                        self.walk = Walk::from(end);
                     }
                     None => self.give_up(end),
                 },
             }
         }
+        // Once for all that was walked: a read may hold thousands of false starts.
+        self.bytes.drain(..self.walk.start);
+        self.walk.at -= self.walk.start;
+        self.walk.start = 0;
     }
 
     fn give_up(&mut self, until: usize) {
         self.bad += 1;
-        self.restart(until);
+        self.walk = Walk::from(until);
+    }
+}
+
+impl Walk {
+    fn from(start: usize) -> Self {
+        Self { start, at: start, ..Self::default() }
     }
 
-    fn restart(&mut self, from: usize) {
-        self.bytes.drain(..from);
-        (self.at, self.in_scan, self.size) = (0, false, None);
-    }
-
-    fn step(&mut self) -> Step {
-        if self.at == 0 {
-            self.find_start()
+    fn step(&mut self, bytes: &[u8]) -> Step {
+        if self.at == self.start {
+            self.find_start(bytes)
         } else if self.in_scan {
-            self.walk_scan()
+            self.walk_scan(bytes)
         } else {
-            self.walk_marker()
+            self.walk_marker(bytes)
         }
     }
 
-    fn find_start(&mut self) -> Step {
-        match self.bytes.windows(2).position(|pair| pair == SOI) {
-            Some(start) => {
-                self.bytes.drain(..start);
-                self.at = 2;
+    fn find_start(&mut self, bytes: &[u8]) -> Step {
+        match bytes[self.start..].windows(2).position(|pair| pair == SOI) {
+            Some(found) => {
+                self.start += found;
+                self.at = self.start + SOI.len();
                 Step::Go
             }
             None => {
                 // The last byte may be the first half of the marker.
-                let keep = usize::from(self.bytes.last() == Some(&0xff));
-                self.bytes.drain(..self.bytes.len() - keep);
+                let keep = usize::from(bytes[self.start..].ends_with(&SOI[..1]));
+                *self = Self::from(bytes.len() - keep);
                 Step::NeedMore
             }
         }
     }
 
-    fn walk_marker(&mut self) -> Step {
-        let Some(rest) = self.bytes.get(self.at..) else { return Step::NeedMore };
+    fn walk_marker(&mut self, bytes: &[u8]) -> Step {
+        let Some(rest) = bytes.get(self.at..) else { return Step::NeedMore };
         match *rest {
             [0xff, 0xff, ..] => self.at += 1,
             [0xff, 0xd8, ..] => return Step::Damaged(self.at),
@@ -110,14 +123,14 @@ impl Splitter {
         Step::Go
     }
 
-    fn walk_scan(&mut self) -> Step {
-        let Some(rest) = self.bytes.get(self.at..) else { return Step::NeedMore };
+    fn walk_scan(&mut self, bytes: &[u8]) -> Step {
+        let Some(rest) = bytes.get(self.at..) else { return Step::NeedMore };
         let Some(found) = rest.iter().position(|&byte| byte == 0xff) else {
-            self.at = self.bytes.len();
+            self.at = bytes.len();
             return Step::NeedMore;
         };
         self.at += found;
-        match self.bytes.get(self.at + 1) {
+        match bytes.get(self.at + 1) {
             None => return Step::NeedMore,
             // Stuffing and restart markers belong to the scan.
             Some(0x00 | 0xd0..=0xd7) => self.at += 2,
@@ -131,12 +144,17 @@ impl Splitter {
     }
 }
 
-/// Whether the bytes begin with one whole image.
+/// Whether the bytes begin with one whole image. What follows it does not matter: phones
+/// append a clip.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    let mut splitter = Splitter::default();
-    let mut whole = false;
-    splitter.feed(bytes, |_, _, _| whole = true);
-    whole && splitter.bad == 0
+    let mut walk = Walk::default();
+    loop {
+        match walk.step(bytes) {
+            Step::Go => {}
+            Step::Image(_) => return walk.size.is_some(),
+            Step::Damaged(_) | Step::NeedMore => return false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,5 +228,20 @@ mod tests {
         assert!(is_whole(&[&one[..], b"\0\0padding"].concat()));
         assert!(!is_whole(&one[..one.len() - 1]));
         assert!(!is_whole(b"hello"));
+        let clip = b"\0\0\0\x18ftypmp42\xff\xd8\0\xff\xd8\xff\xd9";
+        assert!(is_whole(&[&one[..], clip].concat()), "a photo with a clip behind it");
+        assert!(!is_whole(b"\xff\xd8\xff\xda\0\x02ab\xff\xd9"), "no size");
+    }
+
+    /// Taking out each start by itself would move 16 TB here.
+    #[test]
+    fn starts_without_an_image_cost_no_more_than_their_bytes() {
+        let starts = SOI.repeat(4 << 20);
+        assert!(!is_whole(&starts));
+        let mut splitter = Splitter::default();
+        splitter.feed(&starts, |_, _, _| panic!("no image"));
+        assert_eq!(splitter.bad, (4 << 20) - 1);
+        splitter.feed(&image(b"x")[2..], |_, _, bytes| assert_eq!(bytes, image(b"x")));
+        assert_eq!((splitter.bad, splitter.bytes.len()), ((4 << 20) - 1, 0));
     }
 }

@@ -33,6 +33,11 @@ pub trait Camera: Send {
     }
     /// Counts since it was opened.
     fn counters(&self) -> CameraCounters;
+    /// Whether to go on with it after a stall: what it has of a frame, or its place, would be
+    /// lost by opening it anew.
+    fn outlasts_stalls(&self) -> bool {
+        false
+    }
     /// Takes a frame's buffer back, so that a steady stream allocates nothing.
     fn recycle(&mut self, _frame: Frame) {}
 }
@@ -65,6 +70,9 @@ pub enum CameraError {
     /// Will not work until the configuration or the system changes.
     #[error("{camera}: {why}")]
     Unusable { camera: String, why: String },
+    /// Has lost its place, and nobody can give it another one: this was all of it.
+    #[error("{camera}: {why}; it cannot be begun anew")]
+    Lost { camera: String, why: String },
 }
 
 impl CameraError {

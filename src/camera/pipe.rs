@@ -2,7 +2,8 @@
 //!
 //! A reader thread takes the stream apart as fast as it comes and keeps the newest frame
 //! only; the one before it, if nobody came for it, is skipped and counted. The command runs
-//! in a process group of its own, which is ended and waited for when the camera is closed.
+//! in a process group of its own, which is ended and waited for when the camera is closed;
+//! every wait for what a command does is bounded.
 
 use super::{Camera, CameraCounters, CameraError, mjpeg, usual_matrix, y4m};
 use crate::config::{PipeConfig, PipeFormat};
@@ -11,6 +12,7 @@ use crate::sandbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +30,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const MAX_LINE_BYTES: usize = 300;
 /// How long a command may take to end: when asked to, and after it closed its output.
 const GRACE: Duration = Duration::from_millis(500);
+/// Commands that outlived a kill, as one does that hangs in a driver or is another user's.
+static SURVIVORS: Survivors = Survivors(Mutex::new(Vec::new()));
 /// Frame buffers kept for reuse.
 const SPARE_BUFFERS: usize = 3;
 
@@ -122,21 +126,19 @@ impl Pipe {
     pub fn open(config: &PipeConfig) -> Result<Self, CameraError> {
         let parser = Parser::new(config)?;
         let Some((program, arguments)) = config.command.split_first() else {
-            let input = std::io::stdin().as_fd().try_clone_to_owned();
+            let input = io::stdin().as_fd().try_clone_to_owned();
             let input =
                 input.map_err(|e| CameraError::unusable("standard input", e.to_string()))?;
             return Self::start("standard input".into(), None, input, None, parser);
         };
+        if !SURVIVORS.have_room() {
+            let why = "the commands started before go on although they were killed";
+            return Err(CameraError::gone(program, why));
+        }
         let mut command = Command::new(program);
         command.args(arguments).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| {
-            let why = match e.kind() {
-                std::io::ErrorKind::NotFound => "no such program (camera.pipe.command)".into(),
-                _ => format!("cannot be started: {e} (camera.pipe.command)"),
-            };
-            CameraError::unusable(program, why)
-        })?;
+        let mut child = command.spawn().map_err(|e| not_started(program, &e))?;
         let output = child.stdout.take().map(OwnedFd::from);
         let errors = child.stderr.take().map(OwnedFd::from);
         let Some(output) = output else {
@@ -184,18 +186,31 @@ impl Pipe {
         Ok(())
     }
 
+    fn is_standard_input(&self) -> bool {
+        self.child.is_none() && self.exit.is_none()
+    }
+
     /// What the end of the stream means, with the command's own last words.
     fn ended(&mut self, end: End) -> CameraError {
         let name = self.name.clone();
         match end {
+            End::NotOurs(why) | End::Damaged(why) if self.is_standard_input() => {
+                CameraError::Lost { camera: name, why }
+            }
             End::NotOurs(why) => CameraError::unusable(name, why),
             End::Damaged(why) => CameraError::gone(name, why),
             End::Closed => {
                 if let Some(child) = self.child.take() {
                     let by_itself = exits_within(&child, GRACE);
                     self.exit = Some(end_group(child).filter(|_| by_itself));
-                    // Its last line may still be on the way.
-                    self.threads.drain(..).for_each(|thread| drop(thread.join()));
+                    // Its last line may still be on the way; or for ever, where a process that
+                    // left the group holds standard error.
+                    let deadline = Instant::now() + GRACE;
+                    let reading = |thread: &JoinHandle<()>| !thread.is_finished();
+                    while self.threads.iter().any(reading) && Instant::now() < deadline {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    self.end_threads();
                 }
                 let why = match self.exit {
                     None => return CameraError::End(name),
@@ -209,6 +224,11 @@ impl Pipe {
                 CameraError::gone(name, why + &words + &hint.unwrap_or_default())
             }
         }
+    }
+
+    fn end_threads(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -246,6 +266,10 @@ impl Camera for Pipe {
         CameraCounters { frames: self.frames, skipped: slot.skipped, lost: 0, bad: slot.bad }
     }
 
+    fn outlasts_stalls(&self) -> bool {
+        self.is_standard_input()
+    }
+
     fn recycle(&mut self, frame: Frame) {
         self.shared.slot().keep(frame.data);
     }
@@ -257,8 +281,23 @@ impl Drop for Pipe {
         if let Some(child) = self.child.take() {
             end_group(child);
         }
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        self.end_threads();
+    }
+}
+
+/// Why a command did not start. What the system lacks at the moment may be there later.
+fn not_started(program: &str, error: &io::Error) -> CameraError {
+    let passing = [Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY, Errno::MFILE, Errno::NFILE];
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => {
+            CameraError::unusable(program, "no such program (camera.pipe.command)")
+        }
+        Some(errno) if passing.contains(&errno) => {
+            CameraError::gone(program, format!("cannot be started: {error}"))
+        }
+        _ => {
+            let why = format!("cannot be started: {error} (camera.pipe.command)");
+            CameraError::unusable(program, why)
         }
     }
 }
@@ -283,7 +322,35 @@ fn end_group(mut child: Child) -> Option<ExitStatus> {
     signal(Signal::TERM);
     exits_within(&child, GRACE);
     signal(Signal::KILL);
-    child.wait().ok()
+    if exits_within(&child, GRACE) {
+        return child.wait().ok();
+    }
+    log::warn!("pipe: process {} goes on although it was killed", child.id());
+    SURVIVORS.take_in(child);
+    None
+}
+
+/// Children that are waited for a little at a time: whenever one more is to be started.
+struct Survivors(Mutex<Vec<Child>>);
+
+impl Survivors {
+    /// Above that no more are started.
+    const MOST: usize = 4;
+
+    fn children(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_in(&self, child: Child) {
+        self.children().push(child);
+    }
+
+    /// Lets go of those that have ended meanwhile.
+    fn have_room(&self) -> bool {
+        let mut children = self.children();
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        children.len() < Self::MOST
+    }
 }
 
 fn pid(child: &Child) -> Option<Pid> {
@@ -464,5 +531,102 @@ fn jpeg_layout(width: u32, height: u32) -> FrameLayout {
         stride_bytes: 0,
         matrix: YuvMatrix::Bt601,
         range: YuvRange::Full,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// As standard input: its other end, and the camera.
+    fn standard_input(config: &PipeConfig) -> (UnixStream, Pipe) {
+        let (outside, inside) = UnixStream::pair().unwrap();
+        let parser = Parser::new(config).unwrap();
+        let pipe = Pipe::start("standard input".into(), None, inside.into(), None, parser);
+        (outside, pipe.unwrap())
+    }
+
+    #[test]
+    fn a_frame_on_standard_input_may_stall_half_way() {
+        let (width, height, pixel_format) = (4, 1, "GREY".into());
+        let config = PipeConfig { width, height, pixel_format, ..PipeConfig::default() };
+        let config = PipeConfig { format: PipeFormat::Raw, ..config };
+        let (mut outside, mut pipe) = standard_input(&config);
+        assert!(pipe.outlasts_stalls());
+        outside.write_all(b"ab").unwrap();
+        let stalled = pipe.next_frame(SHORT).unwrap_err();
+        assert!(matches!(stalled, CameraError::Stalled { .. }), "{stalled}");
+        outside.write_all(b"cd").unwrap();
+        assert_eq!(pipe.next_frame(PATIENCE).unwrap().data, b"abcd");
+        drop(outside);
+        let end = pipe.next_frame(PATIENCE).unwrap_err();
+        assert!(matches!(end, CameraError::End(_)), "{end}");
+    }
+
+    #[test]
+    fn standard_input_is_not_begun_anew() {
+        let good = &b"YUV4MPEG2 W1 H1 Cmono\nFRAME\nx"[..];
+        for (before, damage, expected) in [
+            (good, &b"JUNK\n"[..], "y4m stream damaged: no FRAME where one starts"),
+            (b"", b"hello\n", y4m::NOT_Y4M),
+        ] {
+            let (mut outside, mut pipe) = standard_input(&PipeConfig::default());
+            outside.write_all(before).unwrap();
+            let wait = if before.is_empty() { SHORT } else { PATIENCE };
+            assert_eq!(pipe.next_frame(wait).is_ok(), !before.is_empty());
+            outside.write_all(damage).unwrap();
+            let lost = pipe.next_frame(PATIENCE).unwrap_err();
+            assert!(matches!(lost, CameraError::Lost { .. }), "{lost}");
+            let expected = format!("standard input: {expected}; it cannot be begun anew");
+            assert_eq!(lost.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_command_that_may_start_later_is_told_from_one_that_will_not() {
+        for (errno, gone, expected) in [
+            (Errno::NOENT, false, "p: no such program (camera.pipe.command)"),
+            (
+                Errno::ACCESS,
+                false,
+                "p: cannot be started: Permission denied (os error 13) (camera.pipe.command)",
+            ),
+            (
+                Errno::AGAIN,
+                true,
+                "p: cannot be started: Resource temporarily unavailable (os error 11)",
+            ),
+            (Errno::NOMEM, true, "p: cannot be started: Cannot allocate memory (os error 12)"),
+            (Errno::TXTBSY, true, "p: cannot be started: Text file busy (os error 26)"),
+        ] {
+            let error = not_started("p", &errno.into());
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(matches!(error, CameraError::Gone { .. }), gone, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_outlives_a_kill_keeps_others_from_being_started_until_it_ends() {
+        let survivors = Survivors(Mutex::default());
+        let mut pids = Vec::new();
+        while survivors.have_room() {
+            let child = Command::new("sleep").arg("60").spawn().unwrap();
+            pids.extend(pid(&child));
+            survivors.take_in(child);
+        }
+        assert_eq!(pids.len(), Survivors::MOST);
+        for pid in pids {
+            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !survivors.have_room() {
+            assert!(Instant::now() < deadline, "they are not waited for");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

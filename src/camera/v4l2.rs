@@ -137,13 +137,20 @@ fn known(name: &str) -> Option<FourCc> {
 }
 
 fn open_device(path: &Path, camera: &str) -> Result<Device, CameraError> {
-    let device = Device::open(path).map_err(|e| world(camera, "cannot be opened", &e))?;
+    let device = Device::open(path).map_err(|e| not_opened(camera, &e))?;
     if !device.capability.can_capture() {
         let why = "not a camera: the node captures no video (a camera's other nodes carry \
                    metadata; `salientd doctor` lists those that capture)";
         return Err(CameraError::unusable(camera, why));
     }
     Ok(device)
+}
+
+fn not_opened(camera: &str, error: &io::Error) -> CameraError {
+    if error.raw_os_error() == Some(Errno::NOTTY.raw_os_error()) {
+        return CameraError::unusable(camera, "not a V4L2 device");
+    }
+    world(camera, "cannot be opened", error)
 }
 
 /// Asks for the ranked modes in turn until the driver takes one. Answers with what it made of
@@ -153,7 +160,7 @@ fn negotiate(
     camera: &str,
     wanted: &Wanted,
 ) -> Result<(Format, Option<f64>, Vec<String>), CameraError> {
-    let formats = device.formats();
+    let formats = device.formats().map_err(|e| world(camera, "cannot list its formats", &e))?;
     let offer = |code| Offer { code, sizes: device.sizes(code) };
     let offers: Vec<Offer> = formats.iter().map(|format| offer(format.code)).collect();
     let modes = negotiate::rank(&offers, wanted, |code, w, h| device.rates(code, w, h));
@@ -213,14 +220,11 @@ fn short(fps: f64) -> f64 {
     (fps * 100.0).round() / 100.0
 }
 
-/// What an error of the driver means: nearly all may pass, as cameras are plugged in again
-/// and other programs let go of them.
+/// What an error of the driver means: all may pass, as cameras are plugged in again and other
+/// programs let go of them.
 fn world(camera: &str, doing: &str, error: &io::Error) -> CameraError {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     let why = match errno {
-        Some(Errno::NOTTY) => {
-            return CameraError::unusable(camera, "not a V4L2 device");
-        }
         Some(Errno::NOENT) => "no such device: not plugged in?".into(),
         Some(Errno::NODEV | Errno::NXIO) => format!("{doing}: unplugged"),
         Some(Errno::ACCESS | Errno::PERM) => {

@@ -129,7 +129,7 @@ impl Header {
     }
 }
 
-const NOT_Y4M: &str = "not a y4m stream: it does not start with YUV4MPEG2 \
+pub(super) const NOT_Y4M: &str = "not a y4m stream: it does not start with YUV4MPEG2 \
                        (ffmpeg needs -f yuv4mpegpipe)";
 
 fn side(field: &str, value: &str) -> Result<u32, String> {

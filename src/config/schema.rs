@@ -122,7 +122,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "timeout_ms",
                 Integer { min: 100, max: 60_000 },
-                "A wait for a frame longer than this is a stall: the camera is reopened.",
+                "A wait for a frame longer than this is a stall: the camera is reopened. A \
+                 command's first frame may take 10 s even so.",
             ),
         ],
     ),

@@ -5,7 +5,7 @@
 
 use crate::config::{Fit, GeometryConfig};
 use crate::frame::{Picture, Placement, Rect};
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 /// Letterbox padding. Mid-grey is where input scalings have their zero (`lite`: exactly,
@@ -150,18 +150,13 @@ impl Geometry {
         let (width, height) = (self.base.width as u32, self.base.height as u32);
         let mut target = Image::from_slice_u8(width, height, &mut self.base.rgb, PixelType::U8x3)
             .map_err(|e| failed(&e))?;
-        let mut target = fast_image_resize::images::CroppedImageMut::new(
-            &mut target,
-            content.x,
-            content.y,
-            content.width,
-            content.height,
-        )
-        .map_err(|e| failed(&e))?;
-        let [x, y, w, h] = [covers.x, covers.y, covers.width, covers.height].map(f64::from);
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-            .crop(x, y, w, h);
+        // Cut out beforehand: the resizer's own crop lets the kernel reach over its edge.
+        let Rect { x, y, width, height } = covers;
+        let source = CroppedImage::new(&source, x, y, width, height).map_err(|e| failed(&e))?;
+        let Rect { x, y, width, height } = content;
+        let mut target =
+            CroppedImageMut::new(&mut target, x, y, width, height).map_err(|e| failed(&e))?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
         self.resizer.resize(&source, &mut target, &options).map_err(|e| failed(&e))
     }
 

@@ -2,8 +2,9 @@
 
 use super::capture::name;
 use super::negotiate::{FourCc, RateRange, SizeRange, pixel_format};
-use super::sys::Device;
-use super::{CameraError, open_device};
+use super::sys::{Device, FormatName};
+use super::{CameraError, not_opened, open_device, world};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Most nodes looked at.
@@ -59,28 +60,31 @@ fn info(path: &Path) -> Option<CameraInfo> {
         formats: Vec::new(),
         problem: None,
     };
+    let problem = |error: CameraError| Some(error.to_string().trim_start_matches(": ").to_owned());
     match Device::open(path) {
         Ok(device) if !device.capability.can_capture() => return None,
         Ok(device) => {
             info.driver = device.capability.driver.clone();
             info.card = device.capability.card.clone();
             info.bus = device.capability.bus.clone();
-            let formats = device.formats().into_iter();
-            info.formats = formats
-                .map(|format| FormatInfo {
-                    code: name(format.code),
-                    description: format.description,
-                    readable: pixel_format(format.code).is_some(),
-                    sizes: sizes(&device, format.code),
-                })
-                .collect();
+            match formats(&device) {
+                Ok(formats) => info.formats = formats,
+                Err(e) => info.problem = problem(world("", "cannot list its formats", &e)),
+            }
         }
-        Err(error) => {
-            let error = super::world("", "cannot be opened", &error).to_string();
-            info.problem = Some(error.trim_start_matches(": ").to_owned());
-        }
+        Err(error) => info.problem = problem(not_opened("", &error)),
     }
     Some(info)
+}
+
+fn formats(device: &Device) -> io::Result<Vec<FormatInfo>> {
+    let info = |format: FormatName| FormatInfo {
+        code: name(format.code),
+        description: format.description,
+        readable: pixel_format(format.code).is_some(),
+        sizes: sizes(device, format.code),
+    };
+    Ok(device.formats()?.into_iter().map(info).collect())
 }
 
 fn sizes(device: &Device, code: FourCc) -> Vec<SizeInfo> {

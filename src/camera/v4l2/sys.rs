@@ -9,6 +9,7 @@
 use super::colour::Colour;
 use super::negotiate::{FourCc, RateRange, SizeRange};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -142,17 +143,16 @@ impl Device {
         self.capability.multi_planar()
     }
 
-    pub(super) fn formats(&self) -> Vec<FormatName> {
-        let entry = |index| {
+    pub(super) fn formats(&self) -> io::Result<Vec<FormatName>> {
+        entries(|index| {
             // SAFETY: all zeros is a value of this plain C structure.
             let mut entry: v4l2_fmtdesc = unsafe { zeroed() };
             (entry.index, entry.type_) = (index, self.buffer_type());
             // SAFETY: ENUM_FMT fills a v4l2_fmtdesc, which holds no pointers.
-            unsafe { ioctl(self.fd(), VIDIOC_ENUM_FMT, &mut entry) }.ok()?;
+            unsafe { ioctl(self.fd(), VIDIOC_ENUM_FMT, &mut entry) }?;
             let code = entry.pixelformat.to_le_bytes();
-            Some(FormatName { code, description: text(&entry.description) })
-        };
-        (0..MAX_ENTRIES).map_while(entry).collect()
+            Ok(FormatName { code, description: text(&entry.description) })
+        })
     }
 
     /// Empty where the driver does not say.
@@ -343,7 +343,7 @@ impl Device {
         if control.wide {
             one.__bindgen_anon_1.value64 = value;
         } else {
-            let out_of_range = |_| io::Error::from(rustix::io::Errno::RANGE);
+            let out_of_range = |_| io::Error::from(Errno::RANGE);
             one.__bindgen_anon_1.value = i32::try_from(value).map_err(out_of_range)?;
         }
         list.count = 1;
@@ -357,6 +357,12 @@ impl Device {
             false => i64::from(unsafe { one.__bindgen_anon_1.value }),
         })
     }
+}
+
+/// One of the driver's lists: EINVAL ends it, and any other error is one.
+fn entries<T>(entry: impl FnMut(u32) -> io::Result<T>) -> io::Result<Vec<T>> {
+    let is_end = |e: &io::Error| e.raw_os_error() == Some(Errno::INVAL.raw_os_error());
+    (0..MAX_ENTRIES).map(entry).take_while(|e| !e.as_ref().is_err_and(is_end)).collect()
 }
 
 /// A C string in a fixed field; the kernel may have cut it inside a character.
@@ -382,8 +388,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_ends_with_einval_and_an_unplugged_device_has_none() {
+        let list =
+            |last: Errno| entries(|index| if index < 2 { Ok(index) } else { Err(last.into()) });
+        assert_eq!(list(Errno::INVAL).unwrap(), [0, 1]);
+        let unplugged = list(Errno::NODEV).unwrap_err();
+        assert_eq!(unplugged.raw_os_error(), Some(Errno::NODEV.raw_os_error()));
+        assert_eq!(entries(Ok).unwrap().len(), MAX_ENTRIES as usize);
+    }
+
+    #[test]
     fn what_is_no_video_device_is_refused_by_the_kernel() {
         let error = Device::open(Path::new("/dev/null")).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOTTY.raw_os_error()));
+        assert_eq!(error.raw_os_error(), Some(Errno::NOTTY.raw_os_error()));
     }
 }

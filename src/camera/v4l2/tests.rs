@@ -33,6 +33,7 @@ fn errors_are_named_by_the_state_of_the_world() {
         (Errno::BUSY, "cam: lost: in use by another program"),
         (Errno::IO, "cam: lost: Input/output error (os error 5)"),
         (Errno::INVAL, "cam: lost: Invalid argument (os error 22)"),
+        (Errno::NOTTY, "cam: lost: Inappropriate ioctl for device (os error 25)"),
         (
             Errno::NOSPC,
             "cam: lost: not enough USB bandwidth left: another port, a smaller size or MJPG may do",

@@ -150,6 +150,28 @@ fn a_crop_without_resizing_is_copied_pixel_for_pixel() {
 }
 
 #[test]
+fn what_is_outside_of_the_crop_changes_nothing() {
+    let crop @ [x, y, width, height] = [20, 10, 64, 48];
+    let dark = numbered(120, 90);
+    let mut framed = dark.clone();
+    for (i, pixel) in framed.rgb.chunks_exact_mut(3).enumerate() {
+        let (column, row) = (i as u32 % 120, i as u32 / 120);
+        if !((x..x + width).contains(&column) && (y..y + height).contains(&row)) {
+            pixel.fill(255);
+        }
+    }
+    for fit in FITS {
+        let mut geometry = geometry(fit, Some(crop));
+        // Smaller, larger, and as it is along one side.
+        for input in [[12, 16], [100, 150], [48, 10]] {
+            let (_, base) = geometry.fit(&dark, input).unwrap();
+            let expected = base.clone();
+            assert_eq!(geometry.fit(&framed, input).unwrap().1, &expected, "{fit:?} {input:?}");
+        }
+    }
+}
+
+#[test]
 fn shrinking_averages_so_that_texture_does_not_alias() {
     // Columns black and white in turn: without antialias some would win.
     let stripes: Vec<u8> = (0..256 * 64).flat_map(|i| [255 * (i % 2) as u8; 3]).collect();

@@ -1,0 +1,132 @@
+//! The camera's loop on cameras that do as they are told.
+
+use super::*;
+use crate::frame::{FrameLayout, PixelFormat, YuvMatrix, YuvRange};
+use std::time::SystemTime;
+
+fn shared() -> Shared {
+    Shared {
+        health: Arc::new(Health::new(Instant::now())),
+        stop: AtomicBool::new(false),
+        frames: Slot::default(),
+        live: Slot::default(),
+        spent: Slot::default(),
+        outlets: Arc::default(),
+        camera: Mutex::new(CameraState { running: false, reason: "starting".into() }),
+        description: Mutex::default(),
+        finished: AtomicBool::new(false),
+    }
+}
+
+fn frame(data: Vec<u8>) -> Frame {
+    let layout = FrameLayout {
+        format: PixelFormat::Grey,
+        width: 1,
+        height: 1,
+        stride_bytes: 1,
+        matrix: YuvMatrix::Bt601,
+        range: YuvRange::Full,
+    };
+    let (captured_at, captured_wall) = (Instant::now(), SystemTime::now());
+    Frame { layout, data, sequence: 0, captured_at, captured_wall }
+}
+
+/// What a camera does at each call: whether a frame comes.
+struct Told<'a> {
+    calls: Box<dyn Iterator<Item = bool> + Send + 'a>,
+    outlasts: bool,
+    made: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+impl<'a> Told<'a> {
+    fn new(outlasts: bool, calls: impl Iterator<Item = bool> + Send + 'a) -> Self {
+        Self { calls: Box::new(calls), outlasts, made: 0, spare: Vec::new() }
+    }
+}
+
+impl Camera for Told<'_> {
+    fn next_frame(&mut self, timeout: Duration) -> Result<Frame, CameraError> {
+        match self.calls.next() {
+            Some(true) => Ok(frame(self.spare.pop().unwrap_or_else(|| {
+                self.made += 1;
+                vec![0]
+            }))),
+            Some(false) => {
+                std::thread::sleep(timeout);
+                Err(CameraError::Stalled { camera: "told".into(), waited_ms: 0 })
+            }
+            None => Err(CameraError::Lost { camera: "told".into(), why: "all said".into() }),
+        }
+    }
+
+    fn describe(&self) -> String {
+        "told".into()
+    }
+
+    fn counters(&self) -> CameraCounters {
+        CameraCounters::default()
+    }
+
+    fn outlasts_stalls(&self) -> bool {
+        self.outlasts
+    }
+
+    fn recycle(&mut self, frame: Frame) {
+        self.spare.push(frame.data);
+    }
+}
+
+/// How it ended, and what the sinks were told last.
+fn streamed(shared: &Shared, source: CameraSource, camera: &mut dyn Camera) -> (String, String) {
+    let config = CameraConfig { source, timeout_ms: 100, ..CameraConfig::default() };
+    let beat = shared.health.stages.register("camera", STAGE_SILENCE, Instant::now());
+    let end = stream(shared, &config, camera, &beat, &mut Backoff::default());
+    let state = shared.camera.lock().unwrap().clone();
+    (end.map_or("for good".into(), |why| why.to_string()), state.reason)
+}
+
+#[test]
+fn a_stalled_camera_is_opened_again_unless_it_would_lose_its_place() {
+    let calls = [true, false, false, true, true];
+    let reopened = shared();
+    let mut camera = Told::new(false, calls.into_iter());
+    let (end, _) = streamed(&reopened, CameraSource::V4l2, &mut camera);
+    assert_eq!(end, "told: no frame for 100 ms");
+    assert_eq!(reopened.health.counters.camera_stalls.get(), 1);
+
+    let shared = shared();
+    let seen = Mutex::new(Vec::new());
+    let look = |call: &bool| {
+        seen.lock().unwrap().push(shared.camera.lock().unwrap().running);
+        *call
+    };
+    let mut camera = Told::new(true, calls.iter().map(look));
+    let (end, reason) = streamed(&shared, CameraSource::Pipe, &mut camera);
+    drop(camera);
+    assert_eq!(seen.into_inner().unwrap(), [false, true, false, false, true]);
+    assert_eq!(end, "for good");
+    assert_eq!(reason, "told: all said; it cannot be begun anew");
+}
+
+#[test]
+fn the_first_frame_of_a_command_may_take_longer() {
+    for (source, calls, expected) in [
+        (CameraSource::Pipe, &[false, false, false, true][..], "for good"),
+        (CameraSource::Pipe, &[true, false, false], "told: no frame for 100 ms"),
+        (CameraSource::V4l2, &[false, false, true], "told: no frame for 100 ms"),
+    ] {
+        let mut camera = Told::new(false, calls.iter().copied());
+        assert_eq!(streamed(&shared(), source, &mut camera).0, expected, "{calls:?}");
+    }
+}
+
+#[test]
+fn a_frame_that_nobody_took_is_filled_again() {
+    let mut camera = Told::new(false, std::iter::repeat_n(true, 100));
+    let shared = shared();
+    streamed(&shared, CameraSource::Pipe, &mut camera);
+    assert_eq!(shared.health.counters.frames_skipped.get(), 99);
+    // One waits in the slot while the next is made.
+    assert_eq!(camera.made, 2);
+}
