@@ -146,8 +146,11 @@ pub static SCHEMA: &[Table] = &[
                     "auto", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY", "MJPG", "NM12",
                     "YM12",
                 ]),
-                "Pixel format by its V4L2 code; auto takes the one that costs least. NM12 and YM12 \
-                 are NV12 and YU12 with planes in buffers of their own, and taken for these, too.",
+                "Pixel format by its V4L2 code. auto: of the formats that the camera offers at the \
+                 wanted size and rate, the one that costs the least to move and decode; \
+                 docs/cameras.md has the exact order. NM12 and YM12 are NV12 and YU12 with each \
+                 plane in a buffer of its own: NV12 and YU12 accept both kinds, NM12 and YM12 \
+                 only that one.",
             ),
             key("buffers", Integer { min: 2, max: 32 }, "Kernel buffers to ask for."),
             key(
@@ -362,8 +365,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "order",
                 List { of: &Text { max_bytes: 16 }, min: 0, max: 32, distinct: true },
-                "Views by value per cost, such as [\"0.5f\", \"1.5\"] (f: mirrored). Those not \
-                 named come after, in the measured order.",
+                "Views by value per cost, such as [\"0.5f\", \"1.5\"] (f: mirrored). Views that are \
+                 not named here come after these, in the built-in order.",
             ),
         ],
     ),
@@ -405,8 +408,9 @@ pub static SCHEMA: &[Table] = &[
                 "unchanged_levels",
                 Number { min: 0.5, max: 50.0 },
                 "2",
-                "A frame that is nowhere so many levels of brightness (of 255) from the last one \
-                 inferred gets that one's heatmap again. 2 is above the noise of most cameras.",
+                "A frame is compared with the last frame that the model saw. If its brightness (0 to \
+                 255) differs by less than this everywhere, the model does not run, and the last \
+                 heatmap is published again. 2 is above the noise of most cameras.",
             ),
             key(
                 "max_age_s",
@@ -441,8 +445,9 @@ pub static SCHEMA: &[Table] = &[
     ),
     table(
         "tta.thermal",
-        "A hot board does less: the budget, or else the number of views, shrinks step by step \
-         and grows back.",
+        "What to do when the board is hot: the budget of a frame is made smaller, step by step, \
+         and larger again when the board has cooled down. Without a budget, the number of views \
+         is changed in the same way.",
         &[
             unset(
                 "sensor",
@@ -488,7 +493,8 @@ pub static SCHEMA: &[Table] = &[
                     "ablationcam",
                     "scorecam",
                 ]),
-                "Which map; all but scorecam come from the same single pass.",
+                "Which kind of map; see docs/methods.md. All but scorecam need one pass per view; scorecam \
+                 needs many more.",
             ),
             key(
                 "filter",
@@ -554,10 +560,15 @@ pub static SCHEMA: &[Table] = &[
     repeated(
         "zones",
         32,
-        "A named part of the picture. Every heatmap says which share of its positive mass lies \
+        "A named part of the picture. Every heatmap says which share of its positive values lies \
          in each zone; see docs/zones.md.",
         &[
-            required("name", Name, "Stands in messages, metrics, topics and environments."),
+            required(
+                "name",
+                Name,
+                "The zone's name in messages, metrics, MQTT topics and the environment of \
+                 commands.",
+            ),
             required(
                 "polygon",
                 List { of: &POINT, min: 3, max: 64, distinct: false },
@@ -569,23 +580,25 @@ pub static SCHEMA: &[Table] = &[
     repeated(
         "rules",
         64,
-        "When the mass lies where it should not, an event goes to every sink.",
+        "When too much of a map lies inside or outside of a zone, an event goes to every sink; see \
+         docs/zones.md. The share is that of the map's positive values.",
         &[
-            required("name", Name, "Stands in the event."),
+            required("name", Name, "The rule's name in events, metrics and MQTT topics."),
             required("zone", Name, "The name of one of the zones."),
-            key("side", Choice(&["inside", "outside"]), "The mass on which side of it counts."),
+            key(
+                "side",
+                Choice(&["inside", "outside"]),
+                "Which side of the zone the share is taken of.",
+            ),
             unset(
                 "class",
                 Class,
                 "3",
-                "Whose map counts; without it, that of each heatmap's best class. While a class \
-                 has no map, its rules hold nothing.",
+                "The class whose map is looked at. Without it: the best class of each heatmap. While \
+                 the class has no map, the share counts as 0; [classes] says which classes have \
+                 one.",
             ),
-            key(
-                "above",
-                SHARE,
-                "The rule is raised once the share of the mass has been at least this ...",
-            ),
+            key("above", SHARE, "The rule is raised when the share has been at least this ..."),
             key("for_s", Number { min: 0.0, max: 86_400.0 }, "... for so many seconds on end ..."),
             key(
                 "below",
@@ -712,15 +725,16 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "max_s",
                 Number { min: 1.0, max: 3600.0 },
-                "An event during a clip lets it go on, up to this many seconds in all; nor does a \
-                 clip take more than a quarter of max_mib.",
+                "The longest that a clip may be, in seconds. Another event during a clip makes the \
+                 clip longer, up to this. A clip also ends when it has a quarter of max_mib, or \
+                 256 MiB.",
             ),
         ],
     ),
     optional(
         "sink.mqtt",
         "An MQTT 3.1.1 broker, for fleets and Home Assistant; topics, sizes and sandbox in \
-         docs/fleet.md.",
+         docs/fleet.md. The packaged service needs the drop-in network.conf for it.",
         &[
             key("host", Text { max_bytes: 253 }, "Name or address of the broker."),
             key("port", Integer { min: 1, max: 65_535 }, "1883, or 8883 with TLS, as a rule."),
@@ -728,8 +742,8 @@ pub static SCHEMA: &[Table] = &[
                 "device",
                 Name,
                 "\"gate-3\"",
-                "Names this device in topics and to the broker, which knows each once; without \
-                 it, the host name.",
+                "The name of this device in the topics. The broker knows the connection as \
+                 TOPIC-DEVICE: no two daemons may have the same. Without it: the host name.",
             ),
             key("topic", Name, "First part of every topic: TOPIC/DEVICE/heatmap and so on."),
             key(
@@ -793,7 +807,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "keep_alive_s",
                 Integer { min: 5, max: 3600 },
-                "A broker that hears nothing for one and a half times as long says offline.",
+                "In seconds: when nothing else was sent for so long, the daemon tells the broker that \
+                 it is there. If the broker hears nothing for one and a half times as long, it \
+                 publishes offline.",
             ),
             key(
                 "queue",
@@ -815,8 +831,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "listen",
                 Listen,
-                "Where to listen: systemd is the socket that the service manager hands down \
-                 under the name http.",
+                "Where to listen. \"systemd\": on the socket that systemd opens and hands to the \
+                 daemon under the name http (salientd-http.socket). The packaged service has no \
+                 network, so there an IP address works only with the drop-in network.conf.",
             ),
             key("mode", FileMode, "File mode of a Unix socket: who may connect."),
             unset(
