@@ -682,9 +682,14 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "when",
                 Choice(&["every-frame", "interval", "class-change"]),
-                "For every heatmap, every so many seconds, or when the classes change.",
+                "Which heatmaps are written: every one, one every so many seconds, or one each time the \
+                 best class is another.",
             ),
-            key("every_s", Number { min: 0.1, max: 86_400.0 }, "Seconds between, for interval."),
+            key(
+                "every_s",
+                Number { min: 0.1, max: 86_400.0 },
+                "For interval: seconds between two heatmaps.",
+            ),
             key(
                 "max_files",
                 Integer { min: 1, max: 10_000_000 },
