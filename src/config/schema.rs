@@ -540,8 +540,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "threshold",
                 Choice(&["share", "percentile", "otsu"]),
-                "What box_threshold means: a share of the maximum, the share of the map that lies \
-                 below it, or nothing, as Otsu's method finds the threshold by itself.",
+                "What box_threshold is. share: a share of the map's maximum. percentile: the share of \
+                 the map that lies below the threshold. otsu: only switches the boxes on; the \
+                 threshold is found by Otsu's method.",
             ),
             key("contours", Boolean, "With the boxes, draw the outline of each region."),
             key("label", Boolean, "Write the class and its probability."),
@@ -626,14 +627,14 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "time_constant_s",
                 Number { min: 1.0, max: 31_536_000.0 },
-                "What was seen so long ago, counting only time in which the class had a map, \
-                 weighs 1/e of what is seen now.",
+                "How slowly the mean changes: what was seen so many seconds ago counts 1/e (37 %) of \
+                 what is seen now. Only time in which the class had a map is counted.",
             ),
-            key("path", PATH, "The file that keeps it over restarts; written whole."),
+            key("path", PATH, "The file that keeps the means over restarts."),
             key(
                 "save_every_s",
                 Number { min: 1.0, max: 86_400.0 },
-                "Between two writes; it is also written at the end.",
+                "Seconds between two writes of the file; it is also written when the daemon stops.",
             ),
         ],
     ),
@@ -742,7 +743,7 @@ pub static SCHEMA: &[Table] = &[
          docs/fleet.md. The packaged service needs the drop-in network.conf for it.",
         &[
             key("host", Text { max_bytes: 253 }, "Name or address of the broker."),
-            key("port", Integer { min: 1, max: 65_535 }, "1883, or 8883 with TLS, as a rule."),
+            key("port", Integer { min: 1, max: 65_535 }, "Usually 1883, or 8883 with TLS."),
             unset(
                 "device",
                 Name,
@@ -754,8 +755,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "every_s",
                 Number { min: 0.0, max: 86_400.0 },
-                "Seconds between two heatmaps; another best class is told at once. 0: every \
-                 heatmap.",
+                "Seconds between two heatmaps; a heatmap with another best class is sent at once. 0: \
+                 every heatmap.",
             ),
             key(
                 "qos",
@@ -779,22 +780,23 @@ pub static SCHEMA: &[Table] = &[
                 "discovery_prefix",
                 Name,
                 "\"homeassistant\"",
-                "Home Assistant's discovery prefix, homeassistant unless changed there; without \
-                 it, nothing is said to Home Assistant.",
+                "Home Assistant's discovery prefix: homeassistant, unless it was changed there. Without \
+                 it, Home Assistant is told nothing.",
             ),
-            unset("username", TEXT, "\"camera\"", "For a broker that asks."),
+            unset("username", TEXT, "\"camera\"", "User name, for a broker that asks for one."),
             unset(
                 "password_file",
                 PATH,
                 "\"/run/credentials/salientd.service/mqtt-password\"",
                 "A file with the password on its first line. Goes with username.",
             ),
-            key("tls", Boolean, "Encrypt, and see that the broker is who it says."),
+            key("tls", Boolean, "Encrypt the connection, and check the broker's certificate."),
             unset(
                 "ca_file",
                 PATH,
                 "\"/etc/salientd/ca.pem\"",
-                "Who may vouch for the broker, in PEM; without it, the system's authorities.",
+                "Certificates of the authorities that may vouch for the broker, in PEM; without it, \
+                 those of the system.",
             ),
             unset(
                 "client_cert_file",
