@@ -302,7 +302,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "select",
                 Choice(&["top", "list", "all"]),
-                "The most probable ones, those of the list below, or every one.",
+                "top: the most probable ones; list: those of the list below; all: every one. Best \
+                 first.",
             ),
             key("top", Integer { min: 1, max: 1000 }, "How many, for top."),
             key(
@@ -310,12 +311,12 @@ pub static SCHEMA: &[Table] = &[
                 List { of: &Class, min: 0, max: 1000, distinct: true },
                 "Labels or indices (from 0), for list.",
             ),
-            key("enter", SHARE, "A class comes in when its probability reaches this ..."),
+            key("enter", SHARE, "A class gets a map when its probability reaches this ..."),
             key(
                 "leave",
                 SHARE,
-                "... and goes out when it falls below this, so that labels do not flicker. At \
-                 most enter.",
+                "... and loses it when its probability falls below this, so that labels do not \
+                 flicker. At most enter. If no class is left, the best one has a map.",
             ),
         ],
     ),
