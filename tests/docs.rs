@@ -1,5 +1,5 @@
 //! Every TOML block in the README, in SECURITY.md and in docs/ is a configuration that works,
-//! and every dependency has a line that says why.
+//! every link leads somewhere, and every dependency has a line that says why.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,6 +58,63 @@ fn every_toml_block_is_a_sound_configuration() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count >= 5, "only {count} blocks found: is the search broken?");
+}
+
+/// The lines of a Markdown text without its code blocks.
+fn prose(markdown: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    markdown.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_fence && !is_code
+    })
+}
+
+/// What stands in `](…)`.
+fn links(markdown: &str) -> Vec<&str> {
+    let after = prose(markdown).flat_map(|line| line.split("](").skip(1));
+    after.filter_map(|rest| rest.split(')').next()).collect()
+}
+
+/// The anchors that GitHub gives the headings.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = prose(markdown).filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let letters = heading.trim_start_matches('#').trim().chars().filter_map(|c| match c {
+            ' ' => Some('-'),
+            '-' | '_' => Some(c),
+            _ => c.is_alphanumeric().then_some(c),
+        });
+        letters.collect::<String>().to_lowercase()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut wrong = String::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
+            let leads = target.exists()
+                && (anchor.is_empty()
+                    || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor));
+            if !leads {
+                wrong += &format!("{}: {link}\n", page.display());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn links_and_anchors_are_found() {
+    let page = "# A b, `c_d`!\n[x](y.md#z) and [w](v)\n```sh\n# no\n[no](no)\n```\n";
+    assert_eq!(links(page), ["y.md#z", "v"]);
+    assert_eq!(anchors(page), BTreeSet::from(["a-b-c_d".to_string()]));
 }
 
 /// The crates that Cargo.toml names, and those of the README's table.

@@ -65,7 +65,7 @@ pub struct DemoArgs {
     /// Folder for the pictures and results; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "salientd-demo")]
     pub out: PathBuf,
-    /// Show each picture once and end, as when the output is no terminal
+    /// Show each picture once, then end; without a terminal this is always so
     #[arg(long)]
     pub once: bool,
     /// Where the live page is served
@@ -105,10 +105,10 @@ pub struct ExplainArgs {
     pub labels: Option<PathBuf>,
 }
 
-/// Model, input size and threads: shared by `explain` and `bench`.
+/// Model, input size and threads: shared by `explain`, `bench` and `eval`.
 #[derive(Debug, Args)]
 pub struct ModelOptions {
-    /// ONNX file; without it, the built-in model
+    /// ONNX file; without it, the one that --config names, else the built-in model
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Model input: HEIGHTxWIDTH in pixels, or native for each picture's own size
@@ -119,7 +119,7 @@ pub struct ModelOptions {
     pub threads: Option<u16>,
 }
 
-/// The views: shared by `explain` and `bench`.
+/// The views: shared by `explain`, `bench` and `eval`.
 #[derive(Debug, Args)]
 pub struct ViewOptions {
     /// Scales of the views, separated by commas
@@ -223,10 +223,10 @@ pub struct EvalOptions {
     /// Labels, one a line
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// Folder for plots; made if it is not there
+    /// Folder for plots and, from `eval tta`, for order.toml; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Overwrite plots that are there
+    /// Overwrite files that are there
     #[arg(long, requires = "out")]
     pub force: bool,
     /// Print JSON, with every photo's figures, instead of a table
@@ -268,7 +268,7 @@ pub struct StreamArgs {
     /// are worked off
     #[arg(long, value_name = "N", value_parser = parse_fps)]
     pub fps: Option<f64>,
-    /// Of --policy budget, in ms; without it, three times what one view takes
+    /// The budget of --policy budget, in ms; without it, three times the time of one view
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub budget_ms: Option<u64>,
     /// Show every picture for N frames
@@ -335,7 +335,8 @@ pub struct ShowConfigArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Configuration whose camera, model and folders to look at; without it, the defaults
+    /// Configuration whose model, views and folders to check; without it, the built-in model
+    /// and the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON

@@ -235,7 +235,7 @@ fn video_group(groups: &str) -> Right {
         (false, Some(_)) => "add yourself with: sudo adduser $USER video, and log in again",
         (false, None) => "there is no group video here; see who owns the camera: ls -l /dev/video*",
     };
-    Right { what: "open cameras (group video)".into(), ok, advice: advice.into() }
+    Right { what: "open cameras, as this user (group video)".into(), ok, advice: advice.into() }
 }
 
 fn writable(what: &str, dir: &Path) -> Right {
@@ -243,11 +243,13 @@ fn writable(what: &str, dir: &Path) -> Right {
     let advice = match result {
         Ok(()) => String::new(),
         Err(rustix::io::Errno::NOENT) => {
-            "not there; the systemd unit makes it, by hand: mkdir -p".into()
+            let dir = dir.display();
+            format!("not there; the service makes it at its start; else: sudo mkdir -p {dir}")
         }
-        Err(e) => format!("{e}; choose another, or run as a user who may write there"),
+        Err(e) => format!("{e}; the service has folders of its own; else choose another"),
     };
-    Right { what: format!("write to {what}, {}", dir.display()), ok: result.is_ok(), advice }
+    let what = format!("write to {what}, as this user: {}", dir.display());
+    Right { what, ok: result.is_ok(), advice }
 }
 
 impl fmt::Display for Report {
@@ -342,9 +344,12 @@ mod tests {
     fn folders() {
         let dir = tempfile::tempdir().unwrap();
         assert!(writable("x", dir.path()).ok);
-        let missing = writable("x", &dir.path().join("missing"));
+        let path = dir.path().join("missing");
+        let missing = writable("x", &path);
         assert!(!missing.ok);
-        assert_eq!(missing.advice, "not there; the systemd unit makes it, by hand: mkdir -p");
+        let make = format!("sudo mkdir -p {}", path.display());
+        let expected = format!("not there; the service makes it at its start; else: {make}");
+        assert_eq!(missing.advice, expected);
     }
 
     #[test]

@@ -51,9 +51,12 @@ pub fn sample() -> String {
     let mut out = String::new();
     comment(
         &mut out,
-        "Configuration of salientd. Every key is optional: what is commented out here, without a \
-         space after the #, is the default. Check a change with: salientd check-config FILE. \
-         The running daemon takes it up on: systemctl reload salientd.",
+        "Configuration of salientd. A # with no space after it turns a line off. Under a header \
+         such as [camera] such lines show the defaults: remove the # to change one. A header such \
+         as #[sink.files] is itself turned off: remove its # too, else the lines below it belong \
+         to the table above. The values below #[[zones]] and #[[rules]] are examples. Check a \
+         change with: salientd check-config FILE. The running service takes it up on: systemctl \
+         reload salientd. The package puts the pages docs/... into /usr/share/doc/salientd/docs.",
     );
     for table in SCHEMA {
         open_table(&mut out, table, table.optional && table.path != "sink.socket");

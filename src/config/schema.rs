@@ -147,8 +147,11 @@ pub static SCHEMA: &[Table] = &[
                     "auto", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY", "MJPG", "NM12",
                     "YM12",
                 ]),
-                "Pixel format by its V4L2 code; auto takes the one that costs least. NM12 and YM12 \
-                 are NV12 and YU12 with planes in buffers of their own, and taken for these, too.",
+                "Pixel format by its V4L2 code. auto: of the formats that the camera offers at the \
+                 wanted size and rate, the one that costs the least to move and decode; \
+                 docs/cameras.md has the exact order. NM12 and YM12 are NV12 and YU12 with each \
+                 plane in a buffer of its own: NV12 and YU12 accept both kinds, NM12 and YM12 \
+                 only that one.",
             ),
             key("buffers", Integer { min: 2, max: 32 }, "Kernel buffers to ask for."),
             key(
@@ -300,7 +303,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "select",
                 Choice(&["top", "list", "all"]),
-                "The most probable ones, those of the list below, or every one.",
+                "top: the most probable ones; list: those of the list below; all: every one. Best \
+                 first.",
             ),
             key("top", Integer { min: 1, max: 1000 }, "How many, for top."),
             key(
@@ -308,12 +312,12 @@ pub static SCHEMA: &[Table] = &[
                 List { of: &Class, min: 0, max: 1000, distinct: true },
                 "Labels or indices (from 0), for list.",
             ),
-            key("enter", SHARE, "A class comes in when its probability reaches this ..."),
+            key("enter", SHARE, "A class gets a map when its probability reaches this ..."),
             key(
                 "leave",
                 SHARE,
-                "... and goes out when it falls below this, so that labels do not flicker. At \
-                 most enter.",
+                "... and loses it when its probability falls below this, so that labels do not \
+                 flicker. At most enter. If no class is left, the best one has a map.",
             ),
         ],
     ),
@@ -363,8 +367,8 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "order",
                 List { of: &Text { max_bytes: 16 }, min: 0, max: 32, distinct: true },
-                "Views by value per cost, such as [\"0.5f\", \"1.5\"] (f: mirrored). Those not \
-                 named come after, in the measured order.",
+                "Views by value per cost, such as [\"0.5f\", \"1.5\"] (f: mirrored). Views that are \
+                 not named here come after these, in the built-in order.",
             ),
         ],
     ),
@@ -406,8 +410,9 @@ pub static SCHEMA: &[Table] = &[
                 "unchanged_levels",
                 Number { min: 0.5, max: 50.0 },
                 "2",
-                "A frame that is nowhere so many levels of brightness (of 255) from the last one \
-                 inferred gets that one's heatmap again. 2 is above the noise of most cameras.",
+                "A frame is compared with the last frame that the model saw. If its brightness (0 to \
+                 255) differs by less than this everywhere, the model does not run, and the last \
+                 heatmap is published again. 2 is above the noise of most cameras.",
             ),
             key(
                 "max_age_s",
@@ -442,8 +447,9 @@ pub static SCHEMA: &[Table] = &[
     ),
     table(
         "tta.thermal",
-        "A hot board does less: the budget, or else the number of views, shrinks step by step \
-         and grows back.",
+        "What to do when the board is hot: the budget of a frame is made smaller, step by step, \
+         and larger again when the board has cooled down. Without a budget, the number of views \
+         is changed in the same way.",
         &[
             unset(
                 "sensor",
@@ -489,7 +495,8 @@ pub static SCHEMA: &[Table] = &[
                     "ablationcam",
                     "scorecam",
                 ]),
-                "Which map; all but scorecam come from the same single pass.",
+                "Which kind of map; see docs/methods.md. All but scorecam need one pass per view; scorecam \
+                 needs many more.",
             ),
             key(
                 "filter",
@@ -535,8 +542,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "threshold",
                 Choice(&["share", "percentile", "otsu"]),
-                "What box_threshold means: a share of the maximum, the share of the map that lies \
-                 below it, or nothing, as Otsu's method finds the threshold by itself.",
+                "What box_threshold is. share: a share of the map's maximum. percentile: the share of \
+                 the map that lies below the threshold. otsu: only switches the boxes on; the \
+                 threshold is found by Otsu's method.",
             ),
             key("contours", Boolean, "With the boxes, draw the outline of each region."),
             key("label", Boolean, "Write the class and its probability."),
@@ -555,10 +563,15 @@ pub static SCHEMA: &[Table] = &[
     repeated(
         "zones",
         32,
-        "A named part of the picture. Every heatmap says which share of its positive mass lies \
+        "A named part of the picture. Every heatmap says which share of its positive values lies \
          in each zone; see docs/zones.md.",
         &[
-            required("name", Name, "Stands in messages, metrics, topics and environments."),
+            required(
+                "name",
+                Name,
+                "The zone's name in messages, metrics, MQTT topics and the environment of \
+                 commands.",
+            ),
             required(
                 "polygon",
                 List { of: &POINT, min: 3, max: 64, distinct: false },
@@ -570,23 +583,25 @@ pub static SCHEMA: &[Table] = &[
     repeated(
         "rules",
         64,
-        "When the mass lies where it should not, an event goes to every sink.",
+        "When too much of a map lies inside or outside of a zone, an event goes to every sink; see \
+         docs/zones.md. The share is that of the map's positive values.",
         &[
-            required("name", Name, "Stands in the event."),
+            required("name", Name, "The rule's name in events, metrics and MQTT topics."),
             required("zone", Name, "The name of one of the zones."),
-            key("side", Choice(&["inside", "outside"]), "The mass on which side of it counts."),
+            key(
+                "side",
+                Choice(&["inside", "outside"]),
+                "Which side of the zone the share is taken of.",
+            ),
             unset(
                 "class",
                 Class,
                 "3",
-                "Whose map counts; without it, that of each heatmap's best class. While a class \
-                 has no map, its rules hold nothing.",
+                "The class whose map is looked at. Without it: the best class of each heatmap. While \
+                 the class has no map, the share counts as 0; [classes] says which classes have \
+                 one.",
             ),
-            key(
-                "above",
-                SHARE,
-                "The rule is raised once the share of the mass has been at least this ...",
-            ),
+            key("above", SHARE, "The rule is raised when the share has been at least this ..."),
             key("for_s", Number { min: 0.0, max: 86_400.0 }, "... for so many seconds on end ..."),
             key(
                 "below",
@@ -614,14 +629,14 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "time_constant_s",
                 Number { min: 1.0, max: 31_536_000.0 },
-                "What was seen so long ago, counting only time in which the class had a map, \
-                 weighs 1/e of what is seen now.",
+                "How slowly the mean changes: what was seen so many seconds ago counts 1/e (37 %) of \
+                 what is seen now. Only time in which the class had a map is counted.",
             ),
-            key("path", PATH, "The file that keeps it over restarts; written whole."),
+            key("path", PATH, "The file that keeps the means over restarts."),
             key(
                 "save_every_s",
                 Number { min: 1.0, max: 86_400.0 },
-                "Between two writes; it is also written at the end.",
+                "Seconds between two writes of the file; it is also written when the daemon stops.",
             ),
         ],
     ),
@@ -670,9 +685,14 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "when",
                 Choice(&["every-frame", "interval", "class-change"]),
-                "For every heatmap, every so many seconds, or when the classes change.",
+                "Which heatmaps are written: every one, one every so many seconds, or one each time the \
+                 best class is another.",
             ),
-            key("every_s", Number { min: 0.1, max: 86_400.0 }, "Seconds between, for interval."),
+            key(
+                "every_s",
+                Number { min: 0.1, max: 86_400.0 },
+                "For interval: seconds between two heatmaps.",
+            ),
             key(
                 "max_files",
                 Integer { min: 1, max: 10_000_000 },
@@ -713,31 +733,32 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "max_s",
                 Number { min: 1.0, max: 3600.0 },
-                "An event during a clip lets it go on, up to this many seconds in all; nor does a \
-                 clip take more than a quarter of max_mib.",
+                "The longest that a clip may be, in seconds. Another event during a clip makes the \
+                 clip longer, up to this. A clip also ends when it has a quarter of max_mib, or \
+                 256 MiB.",
             ),
         ],
     ),
     optional(
         "sink.mqtt",
         "An MQTT 3.1.1 broker, for fleets and Home Assistant; topics, sizes and sandbox in \
-         docs/fleet.md.",
+         docs/fleet.md. The packaged service needs the drop-in network.conf for it.",
         &[
             key("host", Text { max_bytes: 253 }, "Name or address of the broker."),
-            key("port", Integer { min: 1, max: 65_535 }, "1883, or 8883 with TLS, as a rule."),
+            key("port", Integer { min: 1, max: 65_535 }, "Usually 1883, or 8883 with TLS."),
             unset(
                 "device",
                 Name,
                 "\"gate-3\"",
-                "Names this device in topics and to the broker, which knows each once; without \
-                 it, the host name.",
+                "The name of this device in the topics. The broker knows the connection as \
+                 TOPIC-DEVICE: no two daemons may have the same. Without it: the host name.",
             ),
             key("topic", Name, "First part of every topic: TOPIC/DEVICE/heatmap and so on."),
             key(
                 "every_s",
                 Number { min: 0.0, max: 86_400.0 },
-                "Seconds between two heatmaps; another best class is told at once. 0: every \
-                 heatmap.",
+                "Seconds between two heatmaps; a heatmap with another best class is sent at once. 0: \
+                 every heatmap.",
             ),
             key(
                 "qos",
@@ -761,22 +782,23 @@ pub static SCHEMA: &[Table] = &[
                 "discovery_prefix",
                 Name,
                 "\"homeassistant\"",
-                "Home Assistant's discovery prefix, homeassistant unless changed there; without \
-                 it, nothing is said to Home Assistant.",
+                "Home Assistant's discovery prefix: homeassistant, unless it was changed there. Without \
+                 it, Home Assistant is told nothing.",
             ),
-            unset("username", TEXT, "\"camera\"", "For a broker that asks."),
+            unset("username", TEXT, "\"camera\"", "User name, for a broker that asks for one."),
             unset(
                 "password_file",
                 PATH,
                 "\"/run/credentials/salientd.service/mqtt-password\"",
                 "A file with the password on its first line. Goes with username.",
             ),
-            key("tls", Boolean, "Encrypt, and see that the broker is who it says."),
+            key("tls", Boolean, "Encrypt the connection, and check the broker's certificate."),
             unset(
                 "ca_file",
                 PATH,
                 "\"/etc/salientd/ca.pem\"",
-                "Who may vouch for the broker, in PEM; without it, the system's authorities.",
+                "Certificates of the authorities that may vouch for the broker, in PEM; without it, \
+                 those of the system.",
             ),
             unset(
                 "client_cert_file",
@@ -794,7 +816,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "keep_alive_s",
                 Integer { min: 5, max: 3600 },
-                "A broker that hears nothing for one and a half times as long says offline.",
+                "In seconds: when nothing else was sent for so long, the daemon tells the broker that \
+                 it is there. If the broker hears nothing for one and a half times as long, it \
+                 publishes offline.",
             ),
             key(
                 "queue",
@@ -816,8 +840,9 @@ pub static SCHEMA: &[Table] = &[
             key(
                 "listen",
                 Listen,
-                "Where to listen: systemd is the socket that the service manager hands down \
-                 under the name http.",
+                "Where to listen. \"systemd\": on the socket that systemd opens and hands to the \
+                 daemon under the name http (salientd-http.socket). The packaged service has no \
+                 network, so there an IP address works only with the drop-in network.conf.",
             ),
             key("mode", FileMode, "File mode of a Unix socket: who may connect."),
             unset(
