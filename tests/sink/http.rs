@@ -146,6 +146,12 @@ fn every_request_gets_its_status() {
         assert_eq!(get(&a, path).status, 503, "{path} before the first heatmap");
     }
     assert_eq!(get(&a, "/healthz").text(), "no heatmap yet; camera away: starting\n");
+    // A page from elsewhere that calls this machine by a name of its own.
+    let elsewhere = |path: &str| {
+        let host = "Host: evil.example\r\nConnection: close";
+        send(&a, &format!("GET {path} HTTP/1.1\r\n{host}\r\n\r\n"))
+    };
+    assert_eq!(elsewhere("/healthz").text(), "no heatmap yet; camera away\n");
     served.sink.camera(&CameraState { running: true, reason: String::new() }).unwrap();
     served.sink.publish(&published(two_classes(41))).unwrap();
 
@@ -205,9 +211,7 @@ fn every_request_gets_its_status() {
             assert!(answer.body.is_empty(), "{line}");
         }
     }
-    // A page from elsewhere that calls this machine by a name of its own.
-    let elsewhere = send(&a, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
-    assert_eq!(elsewhere.status, 421);
+    assert_eq!(elsewhere("/").status, 421);
     served.sink.finish().unwrap();
     assert!(TcpStream::connect(&a).is_err(), "nobody listens after the end");
 }
@@ -306,9 +310,18 @@ fn only_those_with_the_token_look() {
     let named =
         format!("GET / HTTP/1.1\r\nHost: cam.example.org\r\nConnection: close\r\n{basic}\r\n");
     assert_eq!(send(a, &named).status, 200);
-    // A probe has none, and learns nothing but whether all is well.
-    assert_eq!(get(a, "/healthz").status, 503);
-    assert_eq!(ask(a, "GET /metrics", basic).text().matches("http_denied_total 1\n").count(), 1);
+    // A probe has none, and learns nothing but whether all is well; nor does one that guesses.
+    let wrong = "Authorization: Bearer wrong-horse\r\n";
+    for (headers, told) in [
+        ("", "no heatmap yet; camera away\n"),
+        (wrong, "no heatmap yet; camera away\n"),
+        (basic, "no heatmap yet; camera away: starting\n"),
+    ] {
+        let answer = ask(a, "GET /healthz", headers);
+        assert_eq!((answer.status, answer.text()), (503, told));
+    }
+    assert_eq!(ask(a, "POST /healthz", "").status, 405);
+    assert_eq!(ask(a, "GET /metrics", basic).text().matches("http_denied_total 2\n").count(), 1);
 }
 
 #[test]

@@ -201,13 +201,19 @@ impl Board {
         self.now.borrow().newest.clone()
     }
 
-    /// Why heatmaps do not flow; `None`: they do.
+    /// Why heatmaps do not flow, for anybody; `None`: they do.
     pub fn ailment(&self) -> Option<String> {
+        self.ailment_with(|_| "; camera away".into())
+    }
+
+    /// With what the camera said.
+    pub fn ailment_in_full(&self) -> Option<String> {
+        self.ailment_with(|camera| format!("; camera away: {}", camera.reason))
+    }
+
+    fn ailment_with(&self, told: impl Fn(&CameraState) -> String) -> Option<String> {
         let Now { newest, camera, .. } = self.now.borrow().clone();
-        let away = match camera.running {
-            true => String::new(),
-            false => format!("; camera away: {}", camera.reason),
-        };
+        let away = if camera.running { String::new() } else { told(&camera) };
         match newest.map(|newest| newest.came.elapsed().as_secs_f64()) {
             None => Some(format!("no heatmap yet{away}")),
             Some(age_s) if age_s > self.config.stale_s => {

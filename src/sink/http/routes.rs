@@ -34,6 +34,8 @@ pub(super) async fn answer(board: &Arc<Board>, request: Request<Incoming>) -> Re
     board.stats.requests.add(1);
     let answered = match admit(board, &request).await {
         Ok(()) => route(board, &request).await,
+        // Probes carry no secrets, and whether all is well is none. Why not may be.
+        Err(_) if is_probe(&request) => health(board.ailment()),
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|(status, why)| refuse(status, &why));
@@ -50,12 +52,8 @@ pub(super) async fn answer(board: &Arc<Board>, request: Request<Incoming>) -> Re
 
 /// Lets in whoever may ask.
 async fn admit(board: &Board, request: &Request<Incoming>) -> Result<(), Refusal> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if !only_reads(request) {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD".into()));
-    }
-    // Probes carry no secrets, and whether all is well is none.
-    if request.uri().path() == "/healthz" {
-        return Ok(());
     }
     let Some(secret) = &board.secret else {
         // Whoever knows the token needs no further proof.
@@ -78,6 +76,14 @@ async fn admit(board: &Board, request: &Request<Incoming>) -> Result<(), Refusal
             Err((StatusCode::UNAUTHORIZED, "wrong token".into()))
         }
     }
+}
+
+fn only_reads(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET || request.method() == Method::HEAD
+}
+
+fn is_probe(request: &Request<Incoming>) -> bool {
+    only_reads(request) && request.uri().path() == "/healthz"
 }
 
 async fn route(
@@ -117,15 +123,19 @@ async fn route(
         "/metrics" => {
             Ok(whole("text/plain; version=0.0.4; charset=utf-8", metrics::text(board).into()))
         }
-        "/healthz" => match board.ailment() {
-            None => Ok(whole(TEXT, Bytes::from_static(b"ok\n"))),
-            Some(ailment) => Err((StatusCode::SERVICE_UNAVAILABLE, ailment)),
-        },
+        "/healthz" => health(board.ailment_in_full()),
         "/config" => {
             let config = board.about.config.lock().unwrap_or_else(|e| e.into_inner()).clone();
             Ok(whole(TEXT, config.into()))
         }
         _ => Err((StatusCode::NOT_FOUND, "no such page; docs/http.md lists them".into())),
+    }
+}
+
+fn health(ailment: Option<String>) -> Result<Response<Answer>, Refusal> {
+    match ailment {
+        None => Ok(whole(TEXT, Bytes::from_static(b"ok\n"))),
+        Some(ailment) => Err((StatusCode::SERVICE_UNAVAILABLE, ailment)),
     }
 }
 
