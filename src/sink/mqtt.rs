@@ -53,6 +53,9 @@ pub struct MqttSink {
 struct Retained {
     discovery: Option<Message>,
     camera: Option<Message>,
+    /// The broker may have a picture that this sink has sent. One from before, when more
+    /// was to be seen perhaps, it has to forget.
+    has_picture: bool,
     /// By rule.
     rules: BTreeMap<String, bool>,
 }
@@ -76,6 +79,7 @@ impl MqttSink {
         let retained = Arc::new(Mutex::new(Retained {
             discovery: discovery.map(|prefix| topics.discovery(prefix, &rules, &about)),
             camera: None,
+            has_picture: false,
             rules: rules.into_iter().map(|rule| (rule, false)).collect(),
         }));
         let options = options(config, &topics, &device)?;
@@ -119,6 +123,7 @@ impl MqttSink {
 
     fn close(&mut self) -> bool {
         let Some(thread) = self.thread.take() else { return true };
+        self.shared.push(self.topics.no_picture());
         self.shared.push(self.topics.status(false));
         self.shared.close();
         thread.join().is_ok()
@@ -136,10 +141,12 @@ impl Sink for MqttSink {
             self.sent = Some((item.heatmap.captured_at, best));
             self.shared.push(self.topics.heatmap(&item.heatmap).map_err(wire::WireError::from)?);
         }
-        let is_connected = self.shared.stats.is_connected();
-        if let Some(pictures) = self.pictures.as_mut().filter(|_| is_connected)
+        // Not before the broker has forgotten those of before.
+        let has_greeted = self.shared.has_greeted();
+        if let Some(pictures) = self.pictures.as_mut().filter(|_| has_greeted)
             && let Some(bytes) = pictures.next(item)?
         {
+            self.retained.lock().unwrap_or_else(PoisonError::into_inner).has_picture = true;
             self.shared.push(self.topics.picture(bytes));
         }
         Ok(())
@@ -182,7 +189,8 @@ fn greet(topics: &Topics, retained: &Mutex<Retained>) -> Vec<Message> {
     let retained = retained.lock().unwrap_or_else(PoisonError::into_inner);
     let rules = retained.rules.iter().map(|(rule, is_raised)| topics.rule(rule, *is_raised));
     let first = retained.discovery.iter().chain(&retained.camera).cloned();
-    [topics.status(true)].into_iter().chain(first).chain(rules).collect()
+    let no_picture = (!retained.has_picture).then(|| topics.no_picture());
+    [topics.status(true)].into_iter().chain(no_picture).chain(first).chain(rules).collect()
 }
 
 fn options(config: &MqttConfig, topics: &Topics, device: &str) -> Result<MqttOptions, SinkError> {
