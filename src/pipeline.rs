@@ -327,6 +327,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
     let viewers = sink.viewers();
     let slot: Arc<Slot<Mail>> = Arc::default();
     let counters = health.counters.sink(name);
+    health.counters.watch(name, sink.metrics());
     let beat = health.stages.register(name, STAGE_SILENCE, Instant::now());
     let (mail, own) = (slot.clone(), counters.clone());
     let thread = spawn(name, move || {

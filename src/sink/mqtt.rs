@@ -14,6 +14,7 @@ use super::wire::{self, EventHeader};
 use super::{CameraState, Published, Sink, SinkError};
 use crate::config::{MqttConfig, OverlayConfig, PictureFormat};
 use crate::frame::Picture;
+use crate::health::Metrics;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
 use crate::rules::{Change, Event};
@@ -168,6 +169,10 @@ impl Sink for MqttSink {
         let header = EventHeader::from(event);
         self.shared.push(self.topics.event(&header).map_err(wire::WireError::from)?);
         Ok(())
+    }
+
+    fn metrics(&self) -> Option<Arc<dyn Metrics>> {
+        Some(self.shared.stats.clone())
     }
 
     /// Waits at most a second for the broker to take what it was sent.

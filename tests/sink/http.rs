@@ -1,13 +1,14 @@
 //! The `http` sink from outside: real connections, good ones and bad ones.
 
 use super::material::{class, heatmap, picture, published, small_heatmap, spot};
-use salientd::config::{HttpConfig, OverlayConfig, Side, ZoneConfig};
+use salientd::config::{HttpConfig, OverlayConfig, Side, SocketConfig, ZoneConfig};
 use salientd::health::Health;
 use salientd::heatmap::Heatmap;
 use salientd::heatmap::mean::MeanMaps;
 use salientd::rules::{Change, Event};
 use salientd::sink::http::{About, HttpSink};
 use salientd::sink::inherited::Inherited;
+use salientd::sink::socket::SocketSink;
 use salientd::sink::wire::ModelEntry;
 use salientd::sink::{CameraState, LivePicture, Sink};
 use std::io::{Read, Write};
@@ -27,9 +28,13 @@ struct Served {
 }
 
 fn serve(change: impl FnOnce(&mut HttpConfig)) -> Served {
+    serve_with(change, about())
+}
+
+fn serve_with(change: impl FnOnce(&mut HttpConfig), about: About) -> Served {
     let mut config = HttpConfig { listen: "127.0.0.1:0".into(), ..HttpConfig::default() };
     change(&mut config);
-    let sink = open(&config).unwrap();
+    let sink = open_with(&config, about).unwrap();
     let address = sink.address().trim_start_matches("http://").trim_end_matches('/').to_string();
     Served { sink, address }
 }
@@ -257,14 +262,24 @@ fn what_is_served_is_the_newest_heatmap() {
 
 #[test]
 fn metrics_are_as_prometheus_wants_them() {
-    let mut served = serve(|_| {});
+    let about = about();
+    let health = about.health.clone();
+    let mut served = serve_with(|_| {}, about);
     let mut heatmap = two_classes(1);
     heatmap.classes[1].label = "a \"quoted\" \\ label\nof two lines".into();
     heatmap.budget_ms = Some(500.0);
     served.sink.publish(&published(heatmap)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = SocketConfig { path: dir.path().join("s"), ..SocketConfig::default() };
+    let socket = SocketSink::open(&socket, ModelEntry::default(), Vec::new()).unwrap();
+    health.counters.watch("socket", socket.metrics());
     let metrics = get(&served.address, "/metrics");
     for line in [
         "salientd_frames_total 7",
+        "# TYPE salientd_socket_clients gauge",
+        "salientd_socket_clients 0",
+        "# TYPE salientd_socket_messages_dropped_total counter",
+        "salientd_socket_messages_dropped_total 0",
         "salientd_sink_published_total{sink=\"http\"} 3",
         "salientd_budget_seconds 0.5",
         "salientd_inference_seconds_bucket{le=\"0.5\"} 1",

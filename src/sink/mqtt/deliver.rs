@@ -2,6 +2,7 @@
 
 use super::MAX_OUT_BYTES;
 use super::queue::{Message, Queue, WINDOW};
+use crate::health::{Metric, Metrics};
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
     NoticeFailureReason, Outgoing, Packet, PublishOptions, QoS,
@@ -71,6 +72,31 @@ impl MqttStats {
     /// what was on its way when the connection broke.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+}
+
+impl Metrics for MqttStats {
+    fn metrics(&self) -> Vec<Metric> {
+        let counter = |name, help, value| Metric { name, kind: "counter", help, value };
+        vec![
+            Metric {
+                name: "mqtt_connected",
+                kind: "gauge",
+                help: "Whether the broker has accepted the daemon.",
+                value: self.is_connected().into(),
+            },
+            counter("mqtt_connects_total", "Times that the broker did.", self.connects()),
+            counter(
+                "mqtt_messages_delivered_total",
+                "Messages that the broker has, with quality of service 0 that went out.",
+                self.delivered(),
+            ),
+            counter(
+                "mqtt_messages_dropped_total",
+                "Messages lost to a full queue, their size or a broken connection.",
+                self.dropped(),
+            ),
+        ]
     }
 }
 
