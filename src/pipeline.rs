@@ -367,7 +367,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                         report(sink.live(&picture));
                     }
                 }
-                Taken::Nothing => {}
+                Taken::Nothing => sink.idle(),
                 Taken::Closed => break,
             }
         }
