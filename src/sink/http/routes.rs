@@ -189,8 +189,15 @@ async fn in_background(
     board: &Arc<Board>,
     make: impl FnOnce(&Board) -> Result<Bytes, String> + Send + 'static,
 ) -> Result<Bytes, String> {
+    // The runtime's queue of work has no bound, and work in it is done for nobody, too.
+    let turn = board.encoding.clone().acquire_owned().await.map_err(|error| error.to_string())?;
     let board = board.clone();
-    let made = tokio::task::spawn_blocking(move || make(&board)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        let made = make(&board);
+        drop(turn);
+        made
+    })
+    .await;
     made.unwrap_or_else(|error| Err(error.to_string()))
 }
 
@@ -268,4 +275,53 @@ impl<'a> Query<'a> {
 
 fn bad(name: &str, allowed: &str) -> Refusal {
     (StatusCode::BAD_REQUEST, format!("{name}: allowed {allowed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HttpConfig, OverlayConfig};
+    use crate::health::Health;
+    use crate::sink::http::About;
+    use crate::sink::wire::ModelEntry;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Instant;
+
+    fn board() -> Arc<Board> {
+        let about = About {
+            model: ModelEntry::default(),
+            classes: Vec::new(),
+            zones: Vec::new(),
+            rules: Vec::new(),
+            means: None,
+            health: Arc::new(Health::new(Instant::now())),
+            config: Arc::default(),
+            started: Instant::now(),
+        };
+        Arc::new(Board::new(&HttpConfig::default(), &OverlayConfig::default(), about, None))
+    }
+
+    /// A client that asks and leaves costs nothing but its turn.
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_made() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (board, made) = (board(), Arc::new(AtomicUsize::new(0)));
+        runtime.block_on(async {
+            let ask = || {
+                let made = made.clone();
+                in_background(&board, move |_| {
+                    made.fetch_add(1, Relaxed);
+                    Ok(Bytes::new())
+                })
+            };
+            let busy = board.encoding.clone().acquire_owned().await.unwrap();
+            for _ in 0..10 {
+                let left = tokio::time::timeout(Duration::from_millis(1), ask()).await;
+                assert!(left.is_err(), "it waits for its turn");
+            }
+            drop(busy);
+            ask().await.unwrap();
+        });
+        assert_eq!(made.load(Relaxed), 1);
+    }
 }
