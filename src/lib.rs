@@ -27,6 +27,7 @@ pub mod model;
 #[cfg(feature = "model")]
 pub mod pipeline;
 pub mod preprocess;
+pub mod redact;
 pub mod rules;
 pub mod sandbox;
 pub mod sink;

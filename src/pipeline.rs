@@ -365,6 +365,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
     let viewers = sink.viewers();
     let slot: Arc<Slot<Mail>> = Arc::default();
     let counters = health.counters.sink(name);
+    health.counters.watch(name, sink.metrics());
     let beat = health.stages.register(name, STAGE_SILENCE, Instant::now());
     let (mail, own) = (slot.clone(), counters.clone());
     let thread = spawn(name, move || {
@@ -404,7 +405,7 @@ fn outlet(mut sink: Box<dyn Sink>, health: &Health) -> Result<Outlet, StartError
                         report(sink.live(&picture));
                     }
                 }
-                Taken::Nothing => {}
+                Taken::Nothing => sink.idle(),
                 Taken::Closed => break,
             }
         }

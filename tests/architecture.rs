@@ -15,17 +15,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("health", &[]),
     ("int8", &[]),
-    // What systemd's sandbox refuses, for the errors of cameras and sinks.
+    // What systemd's sandbox refuses, for the errors of cameras and sinks; and texts without
+    // passwords.
     ("sandbox", &[]),
+    ("redact", &[]),
     ("slot", &[]),
     ("classes", &["config"]),
-    ("camera", &["frame", "config", "sandbox"]),
+    ("camera", &["frame", "config", "sandbox", "redact"]),
     ("preprocess", &["bilinear", "frame", "config"]),
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
     ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
     ("rules", &["config", "classes", "heatmap"]),
-    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health", "sandbox"]),
+    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health", "sandbox", "redact"]),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",

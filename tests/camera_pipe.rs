@@ -104,6 +104,11 @@ fn how_a_command_ended_is_said_with_its_last_words() {
             true,
             "sh: the command ended, exit status: 3: no camera found",
         ),
+        (
+            "echo 'rtsp://me:s3cret@host/x: Connection refused' >&2; exit 1",
+            true,
+            "sh: the command ended, exit status: 1: rtsp://…@host/x: Connection refused",
+        ),
         ("kill -9 $$", true, "sh: the command ended, signal: 9 (SIGKILL)"),
         (
             "printf 'YUV4MPEG2 W1 H1 Cmono\\nFRAME\\nxJUNK'; sleep 60",

@@ -605,6 +605,8 @@ fn the_page_is_served_through_a_socket_handed_down_and_a_reload() {
     let (_, shown) = http(&address, "/config").unwrap();
     assert!(shown.contains("listen = \"systemd\"") && shown.contains("fps = 50.0"), "{shown}");
     assert!(shown.contains("\nmax_fps = 15.0"));
+    let (_, metrics) = http(&address, "/metrics").unwrap();
+    assert!(metrics.contains("\nsalientd_socket_clients 0\n"), "{metrics}");
 
     // Another configuration of the sink itself: the socket is found again.
     std::fs::write(&path, text + "max_fps = 3.0\n").unwrap();

@@ -35,6 +35,11 @@ fn check_shape(name: &str, pass: &Pass, expected: &Npy) {
 }
 
 #[test]
+fn a_model_is_called_by_its_file_without_the_folders() {
+    assert_eq!(load("gemm").name, "gemm.onnx");
+}
+
+#[test]
 fn every_ending_gives_the_same_features_and_logits() {
     let features = read_npy(&file("float.npy"));
     let logits = read_npy(&file("float_logits.npy"));

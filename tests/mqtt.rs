@@ -248,8 +248,8 @@ fn a_full_queue_drops_and_counts() {
     assert_eq!(sink.stats().dropped(), 90);
     let broker = Broker::start_on(dir.path(), "allow_anonymous true", port);
     // Greeting and the ten that were left; which ones the queue's own test tells.
-    wait_until("the rest", || sink.stats().delivered() >= 2 + 10);
-    assert_eq!((sink.stats().delivered(), sink.stats().dropped()), (12, 90));
+    wait_until("the rest", || sink.stats().delivered() >= 3 + 10);
+    assert_eq!((sink.stats().delivered(), sink.stats().dropped()), (13, 90));
     drop(broker);
 }
 
@@ -307,9 +307,9 @@ fn discovery_is_retained_and_pictures_are_pictures() {
         ..config_of(&broker)
     };
     let mut sink = open(&config);
-    connected(&sink);
+    wait_until("the greeting", || sink.stats().delivered() >= 4);
     sink.publish(&item(0, 3)).unwrap();
-    wait_until("the picture", || sink.stats().delivered() >= 5);
+    wait_until("the picture", || sink.stats().delivered() >= 6);
     // Long after: retained.
     let listener = hear(&broker, "homeassistant/#", &[]);
     let topic = "homeassistant/device/salientd_gate-3/config 1 ";
@@ -341,10 +341,50 @@ fn discovery_is_retained_and_pictures_are_pictures() {
     get(image::ImageFormat::Png);
     sink.finish().unwrap();
     let mut sink = open(&MqttConfig { picture_format: PictureFormat::Jpeg, ..config });
-    connected(&sink);
+    wait_until("the greeting", || sink.stats().delivered() >= 4);
+    sink.publish(&item(0, 3)).unwrap();
+    wait_until("the picture", || sink.stats().delivered() >= 6);
+    get(image::ImageFormat::Jpeg);
+}
+
+/// What the broker keeps for those who come later.
+fn retained(broker: &Broker, topic: &str) -> Vec<String> {
+    hear(broker, topic, &[]).lines()
+}
+
+#[test]
+fn no_picture_of_before_stays_at_the_broker() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "allow_anonymous true");
+    let topic = "salientd/gate-3/picture";
+    let left_behind = || {
+        let port = broker.port.to_string();
+        let published = Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-r", "-t", topic, "-m", "sharp"])
+            .status();
+        assert!(published.unwrap().success());
+        assert_eq!(retained(&broker, topic), [format!("{topic} 1 sharp")]);
+    };
+    // Greeted, there is none: whether pictures are to come or not.
+    for picture_every_s in [None, Some(3600.0)] {
+        left_behind();
+        let mut sink = open(&MqttConfig { picture_every_s, ..config_of(&broker) });
+        wait_until("the greeting", || sink.stats().delivered() >= 3);
+        assert_eq!(retained(&broker, topic), [""; 0], "{picture_every_s:?}");
+        sink.finish().unwrap();
+    }
+    // Nor after the end of one that sends them.
+    let mut sink = open(&MqttConfig { picture_every_s: Some(3600.0), ..config_of(&broker) });
+    wait_until("the greeting", || sink.stats().delivered() >= 3);
     sink.publish(&item(0, 3)).unwrap();
     wait_until("the picture", || sink.stats().delivered() >= 5);
-    get(image::ImageFormat::Jpeg);
+    let bytes = Command::new("mosquitto_sub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string()])
+        .args(["-t", topic, "-C", "1", "-W", "60", "-N"])
+        .output();
+    assert!(bytes.unwrap().stdout.starts_with(b"\x89PNG"));
+    sink.finish().unwrap();
+    assert_eq!(retained(&broker, topic), [""; 0]);
 }
 
 fn openssl(dir: &Path, arguments: &str) {
@@ -402,7 +442,7 @@ fn tls_with_an_authority_of_ones_own() {
     let mut sink = open(&config);
     connected(&sink);
     sink.publish(&item(0, 3)).unwrap();
-    wait_until("the heatmap", || sink.stats().delivered() >= 3);
+    wait_until("the heatmap", || sink.stats().delivered() >= 4);
     sink.finish().unwrap();
 
     // Nobody known vouches for this broker: no connection, however long one waits for it.

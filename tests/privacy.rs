@@ -169,5 +169,18 @@ fn a_reload_forgets_what_may_not_be_seen_any_more() {
     daemon.signal(rustix::process::Signal::HUP);
     daemon.wait_log("took up");
     assert!(wait_for("snapshot", snapshot) <= 2);
+
+    // Nor does the broker keep one where none are sent any more.
+    let no_more = config(dir.path(), "none", http, mqtt).replace("picture_every_s = 0.1\n", "");
+    daemon.rewrite_config(&no_more);
+    daemon.signal(rustix::process::Signal::HUP);
+    wait_for("broker without a picture", || {
+        let heard = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &mqtt.to_string(), "-t", "salientd/d/picture"])
+            .args(["-C", "1", "-W", "2"])
+            .output()
+            .unwrap();
+        heard.stdout.is_empty().then_some(())
+    });
     daemon.stopped();
 }

@@ -8,6 +8,7 @@
 use super::{Camera, CameraCounters, CameraError, mjpeg, usual_matrix, y4m};
 use crate::config::{PipeConfig, PipeFormat};
 use crate::frame::{Frame, FrameLayout, PixelFormat, YuvMatrix, YuvRange};
+use crate::redact;
 use crate::sandbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -433,6 +434,8 @@ fn read_lines(errors: OwnedFd, shared: &Shared) {
 fn keep_line(line: &[u8], shared: &Shared) {
     let text: String =
         String::from_utf8_lossy(line).trim().chars().filter(|c| !c.is_control()).collect();
+    // It goes to everybody who may know why the camera is away.
+    let text = redact::addresses(&text);
     log::debug!("pipe: {text}");
     *shared.last_line() = text;
 }

@@ -707,7 +707,7 @@ pub static SCHEMA: &[Table] = &[
                 "max_age_days",
                 Number { min: 0.01, max: 36_500.0 },
                 "30",
-                "Older files are deleted; without it, age does not matter.",
+                "Files in which everything is older are deleted; without it, age does not matter.",
             ),
         ],
     ),

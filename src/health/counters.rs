@@ -1,7 +1,7 @@
 //! What happened so far, counted.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A number that only grows. Counters are independent of each other, hence relaxed.
 #[derive(Debug, Default)]
@@ -41,6 +41,22 @@ impl Gauge {
     pub fn get(&self) -> Option<f64> {
         Some(f64::from_bits(self.0.load(Relaxed))).filter(|value| !value.is_nan())
     }
+}
+
+/// A number that a part of the daemon keeps itself, as Prometheus has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Without the daemon's own; a counter's ends in `_total`.
+    pub name: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    pub help: &'static str,
+    pub value: u64,
+}
+
+/// Whoever keeps some.
+pub trait Metrics: Send + Sync {
+    fn metrics(&self) -> Vec<Metric>;
 }
 
 /// The daemon's counters since its start.
@@ -85,6 +101,8 @@ pub struct Counters {
     /// ... and those refused, the old one staying.
     pub reloads_refused: Counter,
     sinks: Mutex<Vec<Arc<SinkCounters>>>,
+    /// By the name of the sink; gone with it.
+    watched: Mutex<Vec<(String, Weak<dyn Metrics>)>>,
 }
 
 /// One sink's counters.
@@ -110,6 +128,20 @@ impl Counters {
         let new = Arc::new(SinkCounters { name: name.into(), ..Default::default() });
         sinks.push(Arc::clone(&new));
         new
+    }
+
+    /// Takes up what the sink `name` counts itself, in place of an earlier one of that name.
+    pub fn watch(&self, name: &str, metrics: Option<Arc<dyn Metrics>>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|(known, _)| known != name);
+        watched.extend(metrics.map(|metrics| (name.into(), Arc::downgrade(&metrics))));
+    }
+
+    /// What sinks count themselves.
+    pub fn of_sinks(&self) -> Vec<Metric> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = watched.iter().filter_map(|(_, metrics)| metrics.upgrade());
+        there.flat_map(|metrics| metrics.metrics()).collect()
     }
 
     /// All counters by name, sinks as `sink.NAME.published` and so on.
@@ -183,6 +215,28 @@ mod tests {
         assert_eq!(get("sink.socket.published"), Some(7));
         assert_eq!(get("sink.socket.dropped"), Some(0));
         assert_eq!(snapshot.len(), 14 + 2 * 3);
+    }
+
+    struct One(u64);
+
+    impl Metrics for One {
+        fn metrics(&self) -> Vec<Metric> {
+            vec![Metric { name: "x", kind: "gauge", help: "Help.", value: self.0 }]
+        }
+    }
+
+    #[test]
+    fn what_a_sink_counts_is_there_as_long_as_the_sink() {
+        let counters = Counters::default();
+        let values = || counters.of_sinks().iter().map(|m| m.value).collect::<Vec<_>>();
+        let [old, new, other] = [1, 2, 3].map(|value| -> Arc<dyn Metrics> { Arc::new(One(value)) });
+        counters.watch("a", Some(old.clone()));
+        counters.watch("b", Some(other.clone()));
+        counters.watch("a", Some(new.clone()));
+        counters.watch("c", None);
+        assert_eq!(values(), [3, 2]);
+        drop(new);
+        assert_eq!(values(), [3]);
     }
 
     #[test]

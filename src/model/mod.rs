@@ -64,7 +64,7 @@ const MOST_BYTES: u64 = 1 << 30;
 
 /// A loaded model. Plans for input sizes are made on demand and kept.
 pub struct Model {
-    /// Where it came from, for people.
+    /// Its file's name, or `default`, for people.
     pub name: String,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: Arc<str>,
@@ -146,7 +146,9 @@ impl Model {
             return Err(ModelError::TooLarge { path: path.to_path_buf(), bytes });
         }
         let data = std::fs::read(path).map_err(read)?;
-        Self::from_bytes(&path.display().to_string(), data, config)
+        // The folders on the way are nobody's business: clients are told this name.
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        Self::from_bytes(&name, data, config)
             .map_err(|why| ModelError::File { path: path.to_path_buf(), why: why.into() })
     }
 

@@ -32,6 +32,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 use store::Store;
 
+/// Between two looks for what is too old while no heatmap comes.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
 /// The `files` sink.
 pub struct FileSink {
     write: Vec<FileKind>,
@@ -40,6 +43,8 @@ pub struct FileSink {
     means: Option<SharedMeans>,
     recorder: Option<Recorder>,
     max_age: Option<Duration>,
+    /// When it last looked for what is too old.
+    expired: Instant,
     store: Store,
     journal: Journal,
     /// Encoded images, recycled.
@@ -121,7 +126,7 @@ struct Line<'a> {
 
 impl FileSink {
     /// Makes the directory if it is missing, counts what earlier runs left in it, brings
-    /// that within the limits, and sees that files can be written. `means` are what the
+    /// that within the limits of count, size and age, and sees that files can be written. `means` are what the
     /// kinds `mean-…` show.
     pub fn open(
         config: &FileSinkConfig,
@@ -133,19 +138,21 @@ impl FileSink {
         let every = Duration::try_from_secs_f64(config.every_s).map_err(|_| {
             SinkError::Open(format!("sink.files.every_s: {} is not a time in s", config.every_s))
         })?;
-        let sink = Self {
+        let mut sink = Self {
             write: config.write.clone(),
             schedule: Schedule { when: config.when, every, last: None },
             overlay: Overlay::new(overlay),
             means,
             recorder: config.clip.as_ref().map(|clip| Recorder::new(clip, overlay)),
             max_age: config.max_age_days.map(|days| Duration::from_secs_f64(days * 86_400.0)),
+            expired: Instant::now(),
             store,
             journal: Journal::new(max_bytes),
             bytes: Vec::new(),
             trouble: None,
             stats: Arc::default(),
         };
+        sink.expire(SystemTime::now());
         sink.count_kept();
         Ok(sink)
     }
@@ -228,11 +235,20 @@ impl FileSink {
         means.heatmap(&item.heatmap)
     }
 
-    /// Removes what is too old.
-    fn expire(&mut self, item: &Published) -> Result<(), SinkError> {
-        let Some(max_age) = self.max_age else { return Ok(()) };
-        let Some(from) = item.heatmap.captured_wall.checked_sub(max_age) else { return Ok(()) };
-        self.store.expire(&wall::stamp(from), self.journal.name())
+    /// Removes what is too old; the lines that are being written too, where all of them are.
+    fn expire(&mut self, now: SystemTime) {
+        let from = self.max_age.and_then(|max_age| now.checked_sub(max_age));
+        if let Some(from) = from {
+            self.store.expire(&wall::stamp(from));
+        }
+    }
+
+    fn expire_if_due(&mut self, now: Instant, wall: SystemTime) {
+        if now.saturating_duration_since(self.expired) >= EXPIRE_EVERY {
+            self.expired = now;
+            self.expire(wall);
+            self.count_kept();
+        }
     }
 
     fn end_clip(&mut self) -> Result<(), SinkError> {
@@ -281,7 +297,7 @@ impl Sink for FileSink {
     /// only counted as failed.
     fn publish(&mut self, item: &Published) -> Result<(), SinkError> {
         let Some(best) = item.heatmap.classes.first() else { return Ok(()) };
-        self.expire(item)?;
+        self.expire(item.heatmap.captured_wall);
         let recorded = match &mut self.recorder {
             Some(recorder) => {
                 recorder.publish(item, &stem_of(item), &mut self.store, self.journal.name())
@@ -318,6 +334,11 @@ impl Sink for FileSink {
         told.and(recorded)
     }
 
+    /// Files grow too old while the camera is away, too.
+    fn idle(&mut self) {
+        self.expire_if_due(Instant::now(), SystemTime::now());
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
         let ended = self.end_clip();
         self.journal.close(&self.store).and(ended)
@@ -350,5 +371,35 @@ fn ending(kind: FileKind) -> &'static str {
         FileKind::MeanPng => "_mean.png",
         FileKind::MeanNpy => "_means.npy",
         FileKind::Jsonl => "_heatmaps.jsonl",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_grow_too_old_without_heatmaps() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let old = |days: u64| now - Duration::from_secs(days * 86_400);
+        for days in [0, 2, 3] {
+            let name = format!("{}_maps.npy", stem(old(days), days));
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let config = FileSinkConfig {
+            dir: dir.path().into(),
+            max_age_days: Some(2.5),
+            ..FileSinkConfig::default()
+        };
+        let mut sink = FileSink::open(&config, &OverlayConfig::default(), None).unwrap();
+        assert_eq!(sink.stats().kept_files(), 2, "at the start");
+        let tomorrow = now + Duration::from_secs(86_400);
+        sink.expire_if_due(Instant::now(), tomorrow);
+        assert_eq!(sink.stats().kept_files(), 2, "not each time that nothing comes");
+        sink.expire_if_due(Instant::now() + EXPIRE_EVERY, tomorrow);
+        assert_eq!(sink.stats().kept_files(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

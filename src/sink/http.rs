@@ -23,8 +23,9 @@ use super::listen::{Key, Listener};
 use super::mean::SharedMeans;
 use super::wire::ModelEntry;
 use super::{CameraState, LivePicture, Published, Sink, SinkError, Viewers};
-use crate::config::{HttpConfig, HttpListen, OverlayConfig, ZoneConfig};
+use crate::config::{self, HttpConfig, HttpListen, OverlayConfig, ZoneConfig, render};
 use crate::health::Health;
+use crate::redact;
 use crate::rules::Event;
 use access::Secret;
 use board::{Board, Picture};
@@ -53,31 +54,31 @@ pub struct About {
 }
 
 impl About {
-    /// Takes up another configuration, as TOML, without the passwords of its addresses.
+    /// Takes up another configuration, as TOML, without what may hold a password.
     pub fn set_config(config: &Mutex<String>, toml: &str) {
-        let shown = without_passwords(toml);
-        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shown;
+        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shown(toml);
     }
 }
 
-/// Leaves out what stands between `://` and `@`: a camera's command may name an address with
-/// a password in it (RFC 3986, userinfo).
-fn without_passwords(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (i, piece) in text.split("://").enumerate() {
-        if i == 0 {
-            shown.push_str(piece);
-            continue;
+/// The configuration with the programs of its commands alone: among the arguments are
+/// passwords of cameras, and nobody knows at which place.
+fn shown(toml: &str) -> String {
+    let mut config = match config::parse(toml, "configuration") {
+        Ok(config) => config,
+        Err(errors) => return format!("# cannot be shown: {errors}\n"),
+    };
+    let rules = config.rules.iter_mut().map(|rule| &mut rule.command);
+    for command in rules.chain([&mut config.camera.pipe.command]) {
+        let arguments = command.len().saturating_sub(1);
+        command.truncate(1);
+        if let Some(program) = command.first_mut() {
+            *program = redact::addresses(program);
         }
-        shown.push_str("://");
-        let is_end = |c: char| "/?#\"'".contains(c) || c.is_whitespace();
-        let authority = piece.find(is_end).unwrap_or(piece.len());
-        match piece[..authority].rfind('@') {
-            Some(at) => shown.extend(["…", &piece[at..]]),
-            None => shown.push_str(piece),
+        if arguments > 0 {
+            command.push(format!("… ({arguments} arguments)"));
         }
     }
-    shown
+    render::effective(&config)
 }
 
 /// The `http` sink. Stops serving when it is dropped.
@@ -258,19 +259,45 @@ impl Sink for HttpSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::schema;
 
     #[test]
-    fn passwords_are_not_shown() {
-        for (text, shown) in [
-            (
-                "command = [\"ffmpeg\", \"rtsp://me:s3cr@t@cam/1\"]",
-                "command = [\"ffmpeg\", \"rtsp://…@cam/1\"]",
-            ),
-            ("a://b:c@d 'e://f@g' h://i", "a://…@d 'e://…@g' h://i"),
-            ("x@y = 1\n", "x@y = 1\n"),
-            ("://", "://"),
-        ] {
-            assert_eq!(without_passwords(text), shown);
-        }
+    fn arguments_of_commands_are_not_shown() {
+        let toml = r#"
+[camera.pipe]
+command = ["curl", "-u", "me:s3cret", """http://cam/
+?pwd=s3cret"""]
+[[zones]]
+name = "z"
+polygon = [[0, 0], [1, 0], [1, 1]]
+[[rules]]
+name = "r"
+zone = "z"
+command = ["notify", "--token=s3cret"]
+[[rules]]
+name = "q"
+zone = "z"
+command = ["true"]
+"#;
+        let shown = shown(toml);
+        let commands: Vec<&str> = shown.lines().filter(|l| l.starts_with("command =")).collect();
+        let expected = [
+            "command = [\"curl\", \"… (3 arguments)\"]",
+            "command = [\"notify\", \"… (1 arguments)\"]",
+            "command = [\"true\"]",
+        ];
+        assert_eq!(commands, expected, "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    /// Another key that holds a command has to be left out too.
+    #[test]
+    fn there_are_no_other_commands() {
+        let commands = |table: &schema::Table| {
+            let keys = table.keys.iter().filter(|key| key.name.ends_with("command"));
+            keys.map(|key| format!("{}.{}", table.path, key.name)).collect::<Vec<_>>()
+        };
+        let all: Vec<String> = schema::SCHEMA.iter().flat_map(commands).collect();
+        assert_eq!(all, ["camera.pipe.command", "rules.command"]);
     }
 }

@@ -5,17 +5,17 @@ use super::SinkError;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
-/// Another daemon that starts at the same path holds the directory's lock for less.
+/// Another daemon that starts at the same path holds the lock for less.
 const LOCK_TRIES: u32 = 20;
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
@@ -67,7 +67,7 @@ impl Listener {
         })?;
         // Two daemons that start at once would both find a stale file, and the second
         // would remove the living socket of the first.
-        let _lock = lock_directory(path, key)?;
+        let _lock = lock(path, key)?;
         remove_stale(path, &address, key)?;
         let cannot = |error: io::Error| {
             let hint = match error.kind() {
@@ -114,21 +114,29 @@ fn listen(path: &Path, address: &SocketAddrUnix, mode: u32) -> io::Result<OwnedF
     Ok(socket)
 }
 
-/// An exclusive lock on the directory of `path`, until the file is closed. `None` where
-/// the directory cannot be opened: binding will tell why.
-fn lock_directory(path: &Path, key: Key) -> Result<Option<File>, SinkError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
+/// An exclusive lock on a file beside `path`, until it is closed. A file of our own that
+/// nobody else may open: any user who may read a directory could keep that locked, and us
+/// from starting. It stays there: were it removed, one who waits for it would lock a file
+/// that has no name any more, and a third a new one beside it. `None` where it cannot be
+/// made: binding will tell why.
+fn lock(path: &Path, key: Key) -> Result<Option<File>, SinkError> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    let beside = path.with_file_name(format!(".{name}.lock"));
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(no_follow);
+    let Ok(file) = options.open(&beside) else { return Ok(None) };
     for _ in 0..LOCK_TRIES {
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
             // A file system without locks is no reason not to serve.
-            _ => return Ok(Some(directory)),
+            _ => return Ok(Some(file)),
         }
     }
     Err(key.error(format!(
-        "{}: another process keeps its directory locked; stop it or set {}",
+        "{}: another process keeps {} locked; stop it or set {}",
         path.display(),
+        beside.display(),
         key.address
     )))
 }

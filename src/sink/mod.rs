@@ -18,6 +18,7 @@ pub mod wire;
 pub use atomic::write_atomically;
 
 use crate::frame::Picture;
+use crate::health::Metrics;
 use crate::heatmap::Heatmap;
 use crate::rules::Event;
 use std::sync::Arc;
@@ -110,6 +111,12 @@ pub trait Sink: Send {
     /// a newer one took that one's place.
     fn event(&mut self, _: &Event) -> Result<(), SinkError> {
         Ok(())
+    }
+    /// Nothing has come for a moment: time for what is to be done now and then. Returns soon.
+    fn idle(&mut self) {}
+    /// What the sink counts itself, kept up to date.
+    fn metrics(&self) -> Option<Arc<dyn Metrics>> {
+        None
     }
     /// Who looks at pictures between heatmaps; `None`: this sink has no use for them.
     fn viewers(&self) -> Option<Arc<Viewers>> {

@@ -14,6 +14,7 @@ use super::wire::{self, EventHeader};
 use super::{CameraState, Published, Sink, SinkError};
 use crate::config::{MqttConfig, OverlayConfig, PictureFormat};
 use crate::frame::Picture;
+use crate::health::Metrics;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
 use crate::rules::{Change, Event};
@@ -53,6 +54,9 @@ pub struct MqttSink {
 struct Retained {
     discovery: Option<Message>,
     camera: Option<Message>,
+    /// The broker may have a picture that this sink has sent. One from before, when more
+    /// was to be seen perhaps, it has to forget.
+    has_picture: bool,
     /// By rule.
     rules: BTreeMap<String, bool>,
 }
@@ -76,6 +80,7 @@ impl MqttSink {
         let retained = Arc::new(Mutex::new(Retained {
             discovery: discovery.map(|prefix| topics.discovery(prefix, &rules, &about)),
             camera: None,
+            has_picture: false,
             rules: rules.into_iter().map(|rule| (rule, false)).collect(),
         }));
         let options = options(config, &topics, &device)?;
@@ -119,6 +124,7 @@ impl MqttSink {
 
     fn close(&mut self) -> bool {
         let Some(thread) = self.thread.take() else { return true };
+        self.shared.push(self.topics.no_picture());
         self.shared.push(self.topics.status(false));
         self.shared.close();
         thread.join().is_ok()
@@ -136,10 +142,12 @@ impl Sink for MqttSink {
             self.sent = Some((item.heatmap.captured_at, best));
             self.shared.push(self.topics.heatmap(&item.heatmap).map_err(wire::WireError::from)?);
         }
-        let is_connected = self.shared.stats.is_connected();
-        if let Some(pictures) = self.pictures.as_mut().filter(|_| is_connected)
+        // Not before the broker has forgotten those of before.
+        let has_greeted = self.shared.has_greeted();
+        if let Some(pictures) = self.pictures.as_mut().filter(|_| has_greeted)
             && let Some(bytes) = pictures.next(item)?
         {
+            self.retained.lock().unwrap_or_else(PoisonError::into_inner).has_picture = true;
             self.shared.push(self.topics.picture(bytes));
         }
         Ok(())
@@ -163,6 +171,10 @@ impl Sink for MqttSink {
         Ok(())
     }
 
+    fn metrics(&self) -> Option<Arc<dyn Metrics>> {
+        Some(self.shared.stats.clone())
+    }
+
     /// Waits at most a second for the broker to take what it was sent.
     fn finish(&mut self) -> Result<(), SinkError> {
         match self.close() {
@@ -182,7 +194,8 @@ fn greet(topics: &Topics, retained: &Mutex<Retained>) -> Vec<Message> {
     let retained = retained.lock().unwrap_or_else(PoisonError::into_inner);
     let rules = retained.rules.iter().map(|(rule, is_raised)| topics.rule(rule, *is_raised));
     let first = retained.discovery.iter().chain(&retained.camera).cloned();
-    [topics.status(true)].into_iter().chain(first).chain(rules).collect()
+    let no_picture = (!retained.has_picture).then(|| topics.no_picture());
+    [topics.status(true)].into_iter().chain(no_picture).chain(first).chain(rules).collect()
 }
 
 fn options(config: &MqttConfig, topics: &Topics, device: &str) -> Result<MqttOptions, SinkError> {

@@ -11,6 +11,7 @@ use super::listen::{Key, Listener};
 use super::wire::{self, CameraHeader, EventHeader, Header, HeatmapHeader, Hello, ModelEntry};
 use super::{CameraState, Published, Sink, SinkError};
 use crate::config::SocketConfig;
+use crate::health::{Metric, Metrics};
 use crate::rules::Event;
 use ring::Rings;
 use rustix::event::{EventfdFlags, eventfd};
@@ -63,6 +64,27 @@ impl SocketStats {
     /// Connections above `max_clients`.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+}
+
+impl Metrics for SocketStats {
+    fn metrics(&self) -> Vec<Metric> {
+        let counter = |name, help, value| Metric { name, kind: "counter", help, value };
+        vec![
+            Metric {
+                name: "socket_clients",
+                kind: "gauge",
+                help: "Clients of the socket.",
+                value: self.clients() as u64,
+            },
+            counter("socket_messages_sent_total", "Messages that clients took.", self.sent()),
+            counter(
+                "socket_messages_dropped_total",
+                "Heatmaps and events that clients were too slow for, each counted for each client.",
+                self.dropped(),
+            ),
+            counter("socket_refused_total", "Connections above max_clients.", self.refused()),
+        ]
     }
 }
 
@@ -218,6 +240,10 @@ impl Sink for SocketSink {
         self.shared.stats.dropped.fetch_add(dropped, Relaxed);
         self.shared.ring_bell();
         Ok(())
+    }
+
+    fn metrics(&self) -> Option<Arc<dyn Metrics>> {
+        Some(self.stats())
     }
 
     /// Waits at most `serve::FLUSH_AT_MOST` for clients to take what they were sent.

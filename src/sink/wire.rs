@@ -3,7 +3,8 @@
 //!
 //! A message is a prefix of 16 bytes (magic, version, header length, payload length,
 //! each 4 bytes, little-endian), a JSON header padded with spaces to a multiple of 16
-//! bytes, and a payload. Only `heatmap` has one: its maps, `f32` little-endian in C order.
+//! bytes, and a payload. Only `heatmap` and `mean` have one: their maps, `f32` little-endian in C
+//! order.
 
 use super::CameraState;
 use crate::config::Side;

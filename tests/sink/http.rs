@@ -1,13 +1,14 @@
 //! The `http` sink from outside: real connections, good ones and bad ones.
 
 use super::material::{class, heatmap, picture, published, small_heatmap, spot};
-use salientd::config::{HttpConfig, OverlayConfig, Side, ZoneConfig};
+use salientd::config::{HttpConfig, OverlayConfig, Side, SocketConfig, ZoneConfig};
 use salientd::health::Health;
 use salientd::heatmap::Heatmap;
 use salientd::heatmap::mean::MeanMaps;
 use salientd::rules::{Change, Event};
 use salientd::sink::http::{About, HttpSink};
 use salientd::sink::inherited::Inherited;
+use salientd::sink::socket::SocketSink;
 use salientd::sink::wire::ModelEntry;
 use salientd::sink::{CameraState, LivePicture, Sink};
 use std::io::{Read, Write};
@@ -27,9 +28,13 @@ struct Served {
 }
 
 fn serve(change: impl FnOnce(&mut HttpConfig)) -> Served {
+    serve_with(change, about())
+}
+
+fn serve_with(change: impl FnOnce(&mut HttpConfig), about: About) -> Served {
     let mut config = HttpConfig { listen: "127.0.0.1:0".into(), ..HttpConfig::default() };
     change(&mut config);
-    let sink = open(&config).unwrap();
+    let sink = open_with(&config, about).unwrap();
     let address = sink.address().trim_start_matches("http://").trim_end_matches('/').to_string();
     Served { sink, address }
 }
@@ -146,6 +151,12 @@ fn every_request_gets_its_status() {
         assert_eq!(get(&a, path).status, 503, "{path} before the first heatmap");
     }
     assert_eq!(get(&a, "/healthz").text(), "no heatmap yet; camera away: starting\n");
+    // A page from elsewhere that calls this machine by a name of its own.
+    let elsewhere = |path: &str| {
+        let host = "Host: evil.example\r\nConnection: close";
+        send(&a, &format!("GET {path} HTTP/1.1\r\n{host}\r\n\r\n"))
+    };
+    assert_eq!(elsewhere("/healthz").text(), "no heatmap yet; camera away\n");
     served.sink.camera(&CameraState { running: true, reason: String::new() }).unwrap();
     served.sink.publish(&published(two_classes(41))).unwrap();
 
@@ -205,9 +216,7 @@ fn every_request_gets_its_status() {
             assert!(answer.body.is_empty(), "{line}");
         }
     }
-    // A page from elsewhere that calls this machine by a name of its own.
-    let elsewhere = send(&a, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
-    assert_eq!(elsewhere.status, 421);
+    assert_eq!(elsewhere("/").status, 421);
     served.sink.finish().unwrap();
     assert!(TcpStream::connect(&a).is_err(), "nobody listens after the end");
 }
@@ -253,14 +262,24 @@ fn what_is_served_is_the_newest_heatmap() {
 
 #[test]
 fn metrics_are_as_prometheus_wants_them() {
-    let mut served = serve(|_| {});
+    let about = about();
+    let health = about.health.clone();
+    let mut served = serve_with(|_| {}, about);
     let mut heatmap = two_classes(1);
     heatmap.classes[1].label = "a \"quoted\" \\ label\nof two lines".into();
     heatmap.budget_ms = Some(500.0);
     served.sink.publish(&published(heatmap)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = SocketConfig { path: dir.path().join("s"), ..SocketConfig::default() };
+    let socket = SocketSink::open(&socket, ModelEntry::default(), Vec::new()).unwrap();
+    health.counters.watch("socket", socket.metrics());
     let metrics = get(&served.address, "/metrics");
     for line in [
         "salientd_frames_total 7",
+        "# TYPE salientd_socket_clients gauge",
+        "salientd_socket_clients 0",
+        "# TYPE salientd_socket_messages_dropped_total counter",
+        "salientd_socket_messages_dropped_total 0",
         "salientd_sink_published_total{sink=\"http\"} 3",
         "salientd_budget_seconds 0.5",
         "salientd_inference_seconds_bucket{le=\"0.5\"} 1",
@@ -306,9 +325,18 @@ fn only_those_with_the_token_look() {
     let named =
         format!("GET / HTTP/1.1\r\nHost: cam.example.org\r\nConnection: close\r\n{basic}\r\n");
     assert_eq!(send(a, &named).status, 200);
-    // A probe has none, and learns nothing but whether all is well.
-    assert_eq!(get(a, "/healthz").status, 503);
-    assert_eq!(ask(a, "GET /metrics", basic).text().matches("http_denied_total 1\n").count(), 1);
+    // A probe has none, and learns nothing but whether all is well; nor does one that guesses.
+    let wrong = "Authorization: Bearer wrong-horse\r\n";
+    for (headers, told) in [
+        ("", "no heatmap yet; camera away\n"),
+        (wrong, "no heatmap yet; camera away\n"),
+        (basic, "no heatmap yet; camera away: starting\n"),
+    ] {
+        let answer = ask(a, "GET /healthz", headers);
+        assert_eq!((answer.status, answer.text()), (503, told));
+    }
+    assert_eq!(ask(a, "POST /healthz", "").status, 405);
+    assert_eq!(ask(a, "GET /metrics", basic).text().matches("http_denied_total 2\n").count(), 1);
 }
 
 #[test]

@@ -267,6 +267,28 @@ fn a_stale_socket_is_replaced() {
     Client::connect(&path).hello();
 }
 
+/// Whoever may read a directory may lock it.
+#[test]
+fn a_lock_on_the_directory_keeps_nobody_from_listening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let directory = fs::File::open(dir.path()).unwrap();
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let sink = open(&config(&path));
+    Client::connect(&path).hello();
+    drop(sink);
+    // What we lock nobody else may open.
+    let lock = dir.path().join(".s.lock");
+    assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o600);
+    let held = fs::File::open(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let Err(error) = SocketSink::open(&config(&path), ModelEntry::default(), Vec::new()) else {
+        panic!("two at once")
+    };
+    let said = format!("another process keeps {} locked; stop it", lock.display());
+    assert!(error.to_string().contains(&said), "{error}");
+}
+
 #[test]
 fn a_socket_file_that_is_not_ours_any_more_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -97,7 +97,10 @@ impl Recorder {
         if self.clip.as_ref().is_some_and(|clip| clip.size != size) {
             self.end(store, spare)?;
         }
-        self.ring.retain(|old| old.size == size);
+        if self.ring.front().is_some_and(|old| old.size != size) {
+            self.ring.clear();
+            self.ring_bytes = 0;
+        }
         self.keep(shot);
         if self.triggers(&item.heatmap) {
             self.trigger(store)?;
@@ -230,5 +233,47 @@ impl Recorder {
         let classes = heatmap.classes.iter().map(|class| class.index).collect();
         self.before = Before { is_known: true, classes, is_above };
         fires
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Picture, Rect};
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    fn item(side: usize) -> Published {
+        let heatmap = Heatmap {
+            height: 1,
+            width: 1,
+            values: Vec::new(),
+            classes: Vec::new(),
+            covers: Rect { x: 0, y: 0, width: side as u32, height: side as u32 },
+            picture: [side as u32; 2],
+            views: Vec::new(),
+            zones: Vec::new(),
+            sequence: 0,
+            captured_at: Instant::now(),
+            captured_wall: SystemTime::now(),
+            spent_ms: 0.0,
+            budget_ms: None,
+            heat_factor: None,
+            model_sha256: "".into(),
+        };
+        Published { picture: Arc::new(Picture::new(side, side)), heatmap: Arc::new(heatmap) }
+    }
+
+    #[test]
+    fn frames_of_another_size_leave_the_ring_with_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 10, 1 << 30).unwrap();
+        let mut recorder = Recorder::new(&ClipConfig::default(), &OverlayConfig::default());
+        for (side, frames) in [(64, 1), (64, 2), (32, 1), (32, 2), (64, 1)] {
+            recorder.publish(&item(side), "stem", &mut store, None).unwrap();
+            assert_eq!(recorder.ring.len(), frames);
+            let bytes: usize = recorder.ring.iter().map(|shot| shot.jpeg.len()).sum();
+            assert_eq!(recorder.ring_bytes, bytes);
+        }
     }
 }

@@ -64,7 +64,7 @@ impl Journal {
             }
             return Err(failed("append to", source));
         }
-        store.count(&name, bytes);
+        store.count_line(&name, bytes, stem);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::sink::SinkError;
 use crate::sink::atomic::{meant_for, write_atomically};
+use crate::wall;
 use std::collections::VecDeque;
 use std::fs::{self, DirEntry};
 use std::io;
@@ -18,6 +19,9 @@ const ENDINGS: [&str; 8] = [
     "_clip.avi",
 ];
 
+/// Files that cannot be removed, after which no more are tried: it is not the files then.
+const MAX_STUCK: usize = 16;
+
 /// Our files in a directory, oldest first, within a count and a size.
 pub(super) struct Store {
     dir: PathBuf,
@@ -32,6 +36,16 @@ pub(super) struct Store {
 struct Kept {
     name: String,
     bytes: u64,
+    /// Begins with the time of the newest that is in it: the name, but for lines.
+    newest: String,
+    /// That it cannot be removed was told.
+    is_stuck: bool,
+}
+
+impl Kept {
+    fn new(name: &str, bytes: u64, newest: &str) -> Self {
+        Self { name: name.into(), bytes, newest: newest.into(), is_stuck: false }
+    }
 }
 
 impl Store {
@@ -80,27 +94,36 @@ impl Store {
         self.max_bytes
     }
 
-    /// Removes our files from before `stamp`, as their names tell. `spare` is never removed.
-    pub fn expire(&mut self, stamp: &str, spare: Option<&str>) -> Result<(), SinkError> {
-        let is_old = |file: &Kept| file.name.as_str() < stamp && Some(file.name.as_str()) != spare;
-        while let Some(at) = self.kept.iter().position(is_old) {
-            self.remove(at)?;
+    /// Removes our files that hold nothing from `stamp` on.
+    pub fn expire(&mut self, stamp: &str) {
+        let (mut at, mut stuck) = (0, 0);
+        while let Some(file) = self.kept.get(at)
+            && stuck < MAX_STUCK
+        {
+            if file.newest.as_str() >= stamp {
+                at += 1;
+            } else if self.remove(at).is_err() {
+                (at, stuck) = (at + 1, stuck + 1);
+            }
         }
-        Ok(())
     }
 
-    /// Removes the file at this place of the list.
+    /// Removes the file at this place of the list. One that cannot be removed stays there and
+    /// is told once: the others make room in its place.
     fn remove(&mut self, at: usize) -> Result<(), SinkError> {
-        let Some(file) = self.kept.remove(at) else { return Ok(()) };
-        let path = self.path(&file.name);
+        let Some(file) = self.kept.get_mut(at) else { return Ok(()) };
+        let path = self.dir.join(&file.name);
         match fs::remove_file(&path) {
             // Not found: somebody else tidied up.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.kept.push_front(file);
-                Err(SinkError::Io { what: "remove", path, source: error })
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let error = SinkError::Io { what: "remove", path, source };
+                if !std::mem::replace(&mut file.is_stuck, true) {
+                    log::warn!("sink files: {error}; others go in its place");
+                }
+                Err(error)
             }
             _ => {
-                self.bytes -= file.bytes;
+                self.bytes -= self.kept.remove(at).map_or(0, |file| file.bytes);
                 Ok(())
             }
         }
@@ -140,31 +163,58 @@ impl Store {
         bytes: u64,
         spare: Option<&str>,
     ) -> Result<(), SinkError> {
+        let (mut at, mut stuck) = (0, 0);
         while self.kept.len() + files > self.max_files || self.bytes + bytes > self.max_bytes {
-            let oldest = self.kept.iter().position(|file| Some(file.name.as_str()) != spare);
-            let Some(oldest) = oldest else {
-                let limits = format!(
-                    "{files} file(s) of {bytes} bytes do not fit into max_files = {} and max_mib = {}",
-                    self.max_files,
-                    self.max_bytes >> 20
-                );
-                let source = io::Error::other(limits);
-                return Err(SinkError::Io { what: "make room in", path: self.dir.clone(), source });
-            };
-            self.remove(oldest)?;
+            let Some(file) = self.kept.get(at) else { return Err(self.no_room(files, bytes)) };
+            if Some(file.name.as_str()) == spare {
+                at += 1;
+            } else if let Err(error) = self.remove(at) {
+                (at, stuck) = (at + 1, stuck + 1);
+                if stuck == MAX_STUCK {
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Notes that `name` has grown by `bytes`, or come to be with that many.
+    fn no_room(&self, files: usize, bytes: u64) -> SinkError {
+        let source = io::Error::other(format!(
+            "{files} file(s) of {bytes} bytes do not fit into max_files = {} and max_mib = {}",
+            self.max_files,
+            self.max_bytes >> 20
+        ));
+        SinkError::Io { what: "make room in", path: self.dir.clone(), source }
+    }
+
+    /// Notes that the file `name` has come to be with so many `bytes`.
     pub fn count(&mut self, name: &str, bytes: u64) {
         self.bytes += bytes;
-        match self.kept.iter_mut().rev().find(|file| file.name == name) {
-            Some(file) if name.ends_with(".jsonl") => file.bytes += bytes,
+        match self.find(name) {
             // The same frame again: its file was replaced.
-            Some(file) => self.bytes -= std::mem::replace(&mut file.bytes, bytes),
-            None => self.kept.push_back(Kept { name: name.into(), bytes }),
+            Some(file) => {
+                let before = std::mem::replace(&mut file.bytes, bytes);
+                self.bytes -= before;
+            }
+            None => self.kept.push_back(Kept::new(name, bytes, name)),
         }
+    }
+
+    /// Notes that a line has made `name` longer by `bytes`, of the frame whose files begin
+    /// with `stem`.
+    pub fn count_line(&mut self, name: &str, bytes: u64, stem: &str) {
+        self.bytes += bytes;
+        match self.find(name) {
+            Some(file) => {
+                file.bytes += bytes;
+                file.newest = stem.into();
+            }
+            None => self.kept.push_back(Kept::new(name, bytes, stem)),
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Kept> {
+        self.kept.iter_mut().rev().find(|file| file.name == name)
     }
 }
 
@@ -175,8 +225,10 @@ fn adopt(entry: &DirEntry) -> Option<Kept> {
         let _ = fs::remove_file(entry.path());
         return None;
     }
-    let metadata = entry.metadata().ok()?;
-    (is_ours(&name) && metadata.is_file()).then_some(Kept { name, bytes: metadata.len() })
+    let metadata = entry.metadata().ok().filter(|data| is_ours(&name) && data.is_file())?;
+    let written = metadata.modified().ok().filter(|_| name.ends_with(".jsonl")).map(wall::stamp);
+    let newest = written.as_deref().unwrap_or(&name);
+    Some(Kept::new(&name, metadata.len(), newest))
 }
 
 /// Whether this is a name that the sink gives: `YYYYMMDDThhmmss.uuuuuuZ_SEQUENCE_ENDING`.
@@ -192,6 +244,68 @@ fn is_ours(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    const DAY: &str = "20261123T12";
+
+    /// The name of a file of some minute.
+    fn at(minute: usize, ending: &str) -> String {
+        format!("{DAY}{minute:02}00.000000Z_0000000001_{ending}")
+    }
+
+    fn names(store: &Store) -> Vec<&str> {
+        store.kept.iter().map(|file| &*file.name).collect()
+    }
+
+    #[test]
+    fn lines_are_as_old_as_the_last_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 10, 1 << 20).unwrap();
+        let (lines, map) = (at(0, "heatmaps.jsonl"), at(1, "maps.npy"));
+        fs::write(dir.path().join(&lines), "{}\n{}\n").unwrap();
+        store.count_line(&lines, 3, &at(0, ""));
+        store.write(&map, b"x", None).unwrap();
+        store.count_line(&lines, 3, &at(2, ""));
+        store.expire(&at(2, ""));
+        assert_eq!(names(&store), [&lines]);
+        assert_eq!((store.files(), store.bytes()), (1, 6));
+        store.expire(&at(3, ""));
+        assert_eq!((store.files(), store.bytes()), (0, 0));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lines_of_an_earlier_run_are_as_old_as_their_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = "20200101T000000.000000Z_0000000001_heatmaps.jsonl";
+        fs::write(dir.path().join(lines), "{}\n").unwrap();
+        let mut store = Store::open(dir.path(), 10, 1 << 20).unwrap();
+        let ago = |s| wall::stamp(SystemTime::now() - Duration::from_secs(s));
+        store.expire(&ago(3600));
+        assert_eq!(names(&store), [lines]);
+        let written = SystemTime::now() - Duration::from_secs(7200);
+        File::open(dir.path().join(lines)).unwrap().set_modified(written).unwrap();
+        let mut store = Store::open(dir.path(), 10, 1 << 20).unwrap();
+        store.expire(&ago(3600));
+        assert_eq!(names(&store), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_removed_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 3, 1 << 20).unwrap();
+        let name = |minute| at(minute, "maps.npy");
+        (0..3).for_each(|minute| store.write(&name(minute), b"x", None).unwrap());
+        // A folder is no file.
+        fs::remove_file(dir.path().join(name(0))).unwrap();
+        fs::create_dir(dir.path().join(name(0))).unwrap();
+        store.write(&name(3), b"x", None).unwrap();
+        assert_eq!(names(&store), [name(0), name(2), name(3)]);
+        store.expire(&name(3));
+        assert_eq!(names(&store), [name(0), name(3)]);
+        assert_eq!(store.bytes(), 2);
+    }
 
     #[test]
     fn only_its_own_names_are_its_own() {

@@ -2,6 +2,7 @@
 
 use super::access::Secret;
 use super::alarms::Alarms;
+use super::serve::BACKGROUND_THREADS;
 use super::{About, body, json, metrics};
 use crate::config::{Colormap, HttpConfig, OverlayConfig};
 use crate::frame;
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Heatmap pictures kept for one heatmap: as many classes and colours as people look at.
 const MAX_KEPT_PNGS: usize = 32;
@@ -33,6 +34,9 @@ pub(super) struct Board {
     pub stats: metrics::Stats,
     /// For snapshots.
     drawing: Mutex<Drawing>,
+    /// Whoever has it draws and encodes an answer. The others wait where it is forgotten once
+    /// their client has gone.
+    pub encoding: Arc<Semaphore>,
     /// For pictures of the map alone, by colours.
     painters: Mutex<HashMap<&'static str, Overlay>>,
 }
@@ -77,7 +81,14 @@ pub(super) struct Newest {
     event: OnceLock<Bytes>,
     npy: OnceLock<Bytes>,
     jpegs: [OnceLock<Result<Bytes, String>>; 2],
-    pngs: Mutex<HashMap<(&'static str, usize), Bytes>>,
+    pngs: Mutex<HashMap<Png, Bytes>>,
+}
+
+/// Which map, in which colours: the heatmap's at a position, or the mean of a class.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Png {
+    Map(&'static str, usize),
+    Mean(&'static str, usize),
 }
 
 /// Draws and encodes; keeps its buffers.
@@ -158,6 +169,7 @@ impl Board {
             now: watch::Sender::new(Now { newest: None, camera, alarms: Arc::new(alarms) }),
             stats: metrics::Stats::default(),
             drawing: Mutex::new(Drawing::new(overlay, config.jpeg_quality)),
+            encoding: Arc::new(Semaphore::new(BACKGROUND_THREADS)),
             painters: Mutex::default(),
         }
     }
@@ -201,13 +213,19 @@ impl Board {
         self.now.borrow().newest.clone()
     }
 
-    /// Why heatmaps do not flow; `None`: they do.
+    /// Why heatmaps do not flow, for anybody; `None`: they do.
     pub fn ailment(&self) -> Option<String> {
+        self.ailment_with(|_| "; camera away".into())
+    }
+
+    /// With what the camera said.
+    pub fn ailment_in_full(&self) -> Option<String> {
+        self.ailment_with(|camera| format!("; camera away: {}", camera.reason))
+    }
+
+    fn ailment_with(&self, told: impl Fn(&CameraState) -> String) -> Option<String> {
         let Now { newest, camera, .. } = self.now.borrow().clone();
-        let away = match camera.running {
-            true => String::new(),
-            false => format!("; camera away: {}", camera.reason),
-        };
+        let away = if camera.running { String::new() } else { told(&camera) };
         match newest.map(|newest| newest.came.elapsed().as_secs_f64()) {
             None => Some(format!("no heatmap yet{away}")),
             Some(age_s) if age_s > self.config.stale_s => {
@@ -232,18 +250,12 @@ impl Board {
     pub fn map_png(
         &self,
         newest: &Newest,
-        (name, colours): (&'static str, Colormap),
+        colours: (&'static str, Colormap),
         position: usize,
     ) -> Result<Bytes, String> {
-        let mut kept = newest.pngs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(png) = kept.get(&(name, position)) {
-            return Ok(png.clone());
-        }
-        let png = self.paint((name, colours), &newest.item.heatmap, position)?;
-        if kept.len() < MAX_KEPT_PNGS {
-            kept.insert((name, position), png.clone());
-        }
-        Ok(png)
+        newest.png(Png::Map(colours.0, position), || {
+            self.paint(colours, &newest.item.heatmap, position)
+        })
     }
 
     /// The long-term mean of the class with this index, one pixel a cell; without one, of the
@@ -258,14 +270,16 @@ impl Board {
         let of = &newest.item.heatmap;
         let best = of.classes.first().map(|class| class.index);
         let index = class.or(best).ok_or("no class has a map")?;
-        let mean = {
-            let means = means.lock().unwrap_or_else(PoisonError::into_inner);
-            let label = means.classes().get(&index).map(|mean| mean.label.clone());
-            let label = label.ok_or_else(|| format!("class {index} was not seen yet"))?;
-            let class = ClassScore { index, label, logit: 0.0, probability: 0.0 };
-            means.heatmap(&Heatmap { classes: vec![class], ..Heatmap::clone(of) })
-        };
-        self.paint(colours, &mean.ok_or("no mean of this scene yet")?, 0)
+        newest.png(Png::Mean(colours.0, index), || {
+            let mean = {
+                let means = means.lock().unwrap_or_else(PoisonError::into_inner);
+                let label = means.classes().get(&index).map(|mean| mean.label.clone());
+                let label = label.ok_or_else(|| format!("class {index} was not seen yet"))?;
+                let class = ClassScore { index, label, logit: 0.0, probability: 0.0 };
+                means.heatmap(&Heatmap { classes: vec![class], ..Heatmap::clone(of) })
+            };
+            self.paint(colours, &mean.ok_or("no mean of this scene yet")?, 0)
+        })
     }
 
     fn paint(
@@ -284,6 +298,23 @@ impl Board {
 }
 
 impl Newest {
+    /// What `make` gives, once for all who ask.
+    fn png(
+        &self,
+        which: Png,
+        make: impl FnOnce() -> Result<Bytes, String>,
+    ) -> Result<Bytes, String> {
+        let mut kept = self.pngs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(png) = kept.get(&which) {
+            return Ok(png.clone());
+        }
+        let png = make()?;
+        if kept.len() < MAX_KEPT_PNGS {
+            kept.insert(which, png.clone());
+        }
+        Ok(png)
+    }
+
     /// `[height, width, classes]` of f32 as an NPY file.
     pub fn npy(&self) -> Bytes {
         let heatmap = &self.item.heatmap;

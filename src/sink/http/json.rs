@@ -90,7 +90,7 @@ pub(super) fn rule(event: &EventHeader) -> Bytes {
 
 pub(super) fn state(board: &Board) -> Bytes {
     let Now { newest, camera, alarms } = board.now.borrow().clone();
-    let ailment = board.ailment();
+    let ailment = board.ailment_in_full();
     bytes(&State {
         server: concat!("salientd ", env!("CARGO_PKG_VERSION")),
         uptime_s: board.about.started.elapsed().as_secs_f64(),

@@ -5,7 +5,7 @@
 use super::alarms::Alarms;
 use super::board::{Board, Now};
 use super::json::SYSFS;
-use crate::health::{Counter, memory, thermal};
+use crate::health::{Counter, Metric, memory, thermal};
 use crate::heatmap::Heatmap;
 use std::fmt::{Display, Write};
 use std::path::Path;
@@ -137,6 +137,9 @@ pub(super) fn text(board: &Board) -> String {
     now(&mut out, board);
     rules(&mut out, &board.now.borrow().alarms);
     counters(&mut out, &board.about.health.counters.snapshot());
+    for Metric { name, kind, help, value } in board.about.health.counters.of_sinks() {
+        out.one(name, kind, help, value);
+    }
     streams(&mut out, board);
     machine(&mut out, board);
     out.0

@@ -34,6 +34,8 @@ pub(super) async fn answer(board: &Arc<Board>, request: Request<Incoming>) -> Re
     board.stats.requests.add(1);
     let answered = match admit(board, &request).await {
         Ok(()) => route(board, &request).await,
+        // Probes carry no secrets, and whether all is well is none. Why not may be.
+        Err(_) if is_probe(&request) => health(board.ailment()),
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|(status, why)| refuse(status, &why));
@@ -50,12 +52,8 @@ pub(super) async fn answer(board: &Arc<Board>, request: Request<Incoming>) -> Re
 
 /// Lets in whoever may ask.
 async fn admit(board: &Board, request: &Request<Incoming>) -> Result<(), Refusal> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if !only_reads(request) {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD".into()));
-    }
-    // Probes carry no secrets, and whether all is well is none.
-    if request.uri().path() == "/healthz" {
-        return Ok(());
     }
     let Some(secret) = &board.secret else {
         // Whoever knows the token needs no further proof.
@@ -78,6 +76,14 @@ async fn admit(board: &Board, request: &Request<Incoming>) -> Result<(), Refusal
             Err((StatusCode::UNAUTHORIZED, "wrong token".into()))
         }
     }
+}
+
+fn only_reads(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET || request.method() == Method::HEAD
+}
+
+fn is_probe(request: &Request<Incoming>) -> bool {
+    only_reads(request) && request.uri().path() == "/healthz"
 }
 
 async fn route(
@@ -117,15 +123,19 @@ async fn route(
         "/metrics" => {
             Ok(whole("text/plain; version=0.0.4; charset=utf-8", metrics::text(board).into()))
         }
-        "/healthz" => match board.ailment() {
-            None => Ok(whole(TEXT, Bytes::from_static(b"ok\n"))),
-            Some(ailment) => Err((StatusCode::SERVICE_UNAVAILABLE, ailment)),
-        },
+        "/healthz" => health(board.ailment_in_full()),
         "/config" => {
             let config = board.about.config.lock().unwrap_or_else(|e| e.into_inner()).clone();
             Ok(whole(TEXT, config.into()))
         }
         _ => Err((StatusCode::NOT_FOUND, "no such page; docs/http.md lists them".into())),
+    }
+}
+
+fn health(ailment: Option<String>) -> Result<Response<Answer>, Refusal> {
+    match ailment {
+        None => Ok(whole(TEXT, Bytes::from_static(b"ok\n"))),
+        Some(ailment) => Err((StatusCode::SERVICE_UNAVAILABLE, ailment)),
     }
 }
 
@@ -179,8 +189,15 @@ async fn in_background(
     board: &Arc<Board>,
     make: impl FnOnce(&Board) -> Result<Bytes, String> + Send + 'static,
 ) -> Result<Bytes, String> {
+    // The runtime's queue of work has no bound, and work in it is done for nobody, too.
+    let turn = board.encoding.clone().acquire_owned().await.map_err(|error| error.to_string())?;
     let board = board.clone();
-    let made = tokio::task::spawn_blocking(move || make(&board)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        let made = make(&board);
+        drop(turn);
+        made
+    })
+    .await;
     made.unwrap_or_else(|error| Err(error.to_string()))
 }
 
@@ -258,4 +275,53 @@ impl<'a> Query<'a> {
 
 fn bad(name: &str, allowed: &str) -> Refusal {
     (StatusCode::BAD_REQUEST, format!("{name}: allowed {allowed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HttpConfig, OverlayConfig};
+    use crate::health::Health;
+    use crate::sink::http::About;
+    use crate::sink::wire::ModelEntry;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Instant;
+
+    fn board() -> Arc<Board> {
+        let about = About {
+            model: ModelEntry::default(),
+            classes: Vec::new(),
+            zones: Vec::new(),
+            rules: Vec::new(),
+            means: None,
+            health: Arc::new(Health::new(Instant::now())),
+            config: Arc::default(),
+            started: Instant::now(),
+        };
+        Arc::new(Board::new(&HttpConfig::default(), &OverlayConfig::default(), about, None))
+    }
+
+    /// A client that asks and leaves costs nothing but its turn.
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_made() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (board, made) = (board(), Arc::new(AtomicUsize::new(0)));
+        runtime.block_on(async {
+            let ask = || {
+                let made = made.clone();
+                in_background(&board, move |_| {
+                    made.fetch_add(1, Relaxed);
+                    Ok(Bytes::new())
+                })
+            };
+            let busy = board.encoding.clone().acquire_owned().await.unwrap();
+            for _ in 0..10 {
+                let left = tokio::time::timeout(Duration::from_millis(1), ask()).await;
+                assert!(left.is_err(), "it waits for its turn");
+            }
+            drop(busy);
+            ask().await.unwrap();
+        });
+        assert_eq!(made.load(Relaxed), 1);
+    }
 }

@@ -34,7 +34,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// viewer see the past.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Encoding small answers; more at the same time would take cores from inference.
-const BACKGROUND_THREADS: usize = 1;
+pub(super) const BACKGROUND_THREADS: usize = 1;
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
 /// The serving thread. Stops when dropped.

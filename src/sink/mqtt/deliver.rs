@@ -1,13 +1,15 @@
 //! The thread that talks to the broker: connects, sends, and connects again.
 
+use super::MAX_OUT_BYTES;
 use super::queue::{Message, Queue, WINDOW};
+use crate::health::{Metric, Metrics};
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
     NoticeFailureReason, Outgoing, Packet, PublishOptions, QoS,
 };
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -16,6 +18,9 @@ const CONNECT_TIMEOUT_S: u64 = 10;
 /// Between the first two attempts; doubled up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// A connection that held for this long was a good one. What breaks sooner, as when two
+/// devices have one name and the broker drops one for the other, is tried ever more rarely.
+const HELD: Duration = Duration::from_secs(60);
 /// What the last messages get at the end.
 pub(super) const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
@@ -26,7 +31,9 @@ pub(super) struct Shared {
     /// Rung when there is something to send, or to end.
     bell: Notify,
     closing: AtomicBool,
-    pub stats: MqttStats,
+    pub stats: Arc<MqttStats>,
+    /// A message was larger than a packet may be, and that was told.
+    told_large: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -60,9 +67,36 @@ impl MqttStats {
         self.delivered.load(Relaxed)
     }
 
-    /// Messages that a full queue lost.
+    /// Messages lost: those that a full queue had no room for, that were too large, and of those
+    /// sent with quality of service 0 also pictures that a newer one took the place of, and
+    /// what was on its way when the connection broke.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+}
+
+impl Metrics for MqttStats {
+    fn metrics(&self) -> Vec<Metric> {
+        let counter = |name, help, value| Metric { name, kind: "counter", help, value };
+        vec![
+            Metric {
+                name: "mqtt_connected",
+                kind: "gauge",
+                help: "Whether the broker has accepted the daemon.",
+                value: self.is_connected().into(),
+            },
+            counter("mqtt_connects_total", "Times that the broker did.", self.connects()),
+            counter(
+                "mqtt_messages_delivered_total",
+                "Messages that the broker has, with quality of service 0 that went out.",
+                self.delivered(),
+            ),
+            counter(
+                "mqtt_messages_dropped_total",
+                "Messages lost to a full queue, their size or a broken connection.",
+                self.dropped(),
+            ),
+        ]
     }
 }
 
@@ -73,7 +107,8 @@ impl Shared {
             state: Mutex::new(state),
             bell: Notify::new(),
             closing: AtomicBool::new(false),
-            stats: MqttStats::default(),
+            stats: Arc::default(),
+            told_large: AtomicBool::new(false),
         }
     }
 
@@ -84,7 +119,7 @@ impl Shared {
 
     fn connected(&self, greeting: Vec<Message>) {
         let mut state = self.lock();
-        state.queue.push_front(greeting);
+        state.queue.greet(greeting);
         state.is_connected = true;
         self.stats.connected.store(true, Relaxed);
         self.stats.connects.fetch_add(1, Relaxed);
@@ -93,11 +128,30 @@ impl Shared {
     fn disconnected(&self) {
         let mut state = self.lock();
         state.is_connected = false;
-        state.queue.broken();
+        let lost = state.queue.broken();
+        self.stats.dropped.fetch_add(lost, Relaxed);
         self.stats.connected.store(false, Relaxed);
     }
 
+    /// Whether the broker has confirmed what it is told first.
+    pub fn has_greeted(&self) -> bool {
+        let state = self.lock();
+        state.is_connected && state.queue.has_greeted()
+    }
+
     pub fn push(&self, message: Message) {
+        // It would break the connection, again and again.
+        if message.bytes() > MAX_OUT_BYTES {
+            self.stats.dropped.fetch_add(1, Relaxed);
+            if !self.told_large.swap(true, Relaxed) {
+                let (topic, bytes) = (&message.topic, message.bytes());
+                log::warn!(
+                    "sink mqtt: {topic}: {bytes} bytes are left out, a message may have \
+                     {MAX_OUT_BYTES}; make sink.mqtt.picture_width_px smaller"
+                );
+            }
+            return;
+        }
         let dropped = self.lock().queue.push(message);
         self.stats.dropped.fetch_add(dropped, Relaxed);
         self.bell.notify_one();
@@ -178,13 +232,14 @@ async fn send(shared: &Shared, client: &AsyncClient) {
 
 /// Keeps the connection and takes note of what the broker confirms.
 async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -> Vec<Message>) {
-    let mut backoff = MIN_BACKOFF;
+    let mut backoff = Backoff(MIN_BACKOFF);
+    let mut connected: Option<Instant> = None;
     let mut told = String::new();
     loop {
         let done = match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
                 log::info!("sink mqtt: connected to {}", address(events));
-                backoff = MIN_BACKOFF;
+                connected = Some(Instant::now());
                 told.clear();
                 shared.connected(greeting());
                 0
@@ -202,13 +257,27 @@ async fn converse(shared: &Shared, events: &mut EventLoop, greeting: impl Fn() -
                     log::warn!("sink mqtt: {}: {why}; trying again", address(events));
                     told = why;
                 }
-                tokio::time::sleep(jittered(backoff)).await;
-                backoff = (backoff * 2).min(MAX_BACKOFF);
+                let held = connected.take().map_or(Duration::ZERO, |since| since.elapsed());
+                tokio::time::sleep(jittered(backoff.after(held))).await;
                 continue;
             }
         };
         shared.stats.delivered.fetch_add(done, Relaxed);
         shared.bell.notify_one();
+    }
+}
+
+/// The next wait.
+struct Backoff(Duration);
+
+impl Backoff {
+    /// How long to wait after a connection that held for so long; zero: there was none.
+    fn after(&mut self, held: Duration) -> Duration {
+        if held >= HELD {
+            self.0 = MIN_BACKOFF;
+        }
+        let doubled = (self.0 * 2).min(MAX_BACKOFF);
+        std::mem::replace(&mut self.0, doubled)
     }
 }
 
@@ -252,4 +321,35 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_connection_that_held_makes_the_next_wait_short() {
+        let mut backoff = Backoff(MIN_BACKOFF);
+        let mut wait = |held_s| backoff.after(Duration::from_secs(held_s)).as_secs_f64();
+        // As two devices of one name do to each other: accepted, and dropped for the other.
+        assert_eq!([0, 1, 59, 1].map(&mut wait), [0.5, 1.0, 2.0, 4.0]);
+        assert_eq!([0; 6].map(&mut wait), [8.0, 16.0, 32.0, 60.0, 60.0, 60.0]);
+        assert_eq!([60, 0].map(&mut wait), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn a_message_that_no_packet_holds_is_left_out() {
+        let shared = Shared::new(10);
+        let message = |bytes: usize| Message {
+            topic: "t".into(),
+            payload: vec![0; bytes].into(),
+            qos: 1,
+            retain: false,
+        };
+        shared.push(message(MAX_OUT_BYTES));
+        assert!(shared.lock().queue.is_empty());
+        assert_eq!(shared.stats.dropped(), 1);
+        shared.push(message(MAX_OUT_BYTES - 64));
+        assert!(!shared.lock().queue.is_empty());
+    }
 }

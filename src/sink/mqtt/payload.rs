@@ -78,6 +78,11 @@ impl Topics {
         Message { qos: 0, ..self.message("picture", bytes, true) }
     }
 
+    /// The broker forgets the last picture.
+    pub fn no_picture(&self) -> Message {
+        self.message("picture", [], true)
+    }
+
     pub fn camera(&self, state: &CameraState) -> Message {
         let state = json!({ "running": state.running, "reason": state.reason });
         self.message("camera", state.to_string(), true)
