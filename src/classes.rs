@@ -52,7 +52,7 @@ impl ClassPicker {
         // Classes that are in come before better ones that are not (yet).
         let rank = |c: usize| (!self.active[c], std::cmp::Reverse(Total(probabilities[c])));
         let mut order = self.allowed.clone();
-        order.sort_by(|&a, &b| rank(a).cmp(&rank(b)));
+        order.sort_by_key(|&class| rank(class));
         let most = match self.config.select {
             ClassSelect::Top => self.config.top,
             ClassSelect::List | ClassSelect::All => order.len(),
