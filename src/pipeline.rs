@@ -252,7 +252,7 @@ impl Pipeline {
             description: Mutex::default(),
             finished: AtomicBool::new(false),
         });
-        let heat = heat(&mut ready, &config.tta.thermal, &shared.health.counters);
+        let heat = heat(&mut ready, &config.tta.thermal);
         // One frame may cost many times the warm-up on a busy board.
         let patience = STAGE_SILENCE.max(Duration::from_secs_f64(ready.warm_ms / 1e3 * 20.0));
         let worker = Worker {
@@ -676,7 +676,7 @@ impl Worker {
                 Arc::new(published_again(last, frame, age))
             }
             None => {
-                let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now(), counters));
+                let heat = self.heat.as_mut().map(|heat| heat.update(Instant::now()));
                 self.ready.explainer.set_heat(heat.unwrap_or(1.0));
                 let explained = self.ready.explainer.explain(base)?;
                 let is_late = explained.outcome.is_some_and(|outcome| outcome.is_late());
@@ -718,28 +718,18 @@ impl Worker {
 }
 
 /// The board's heat as it was known before, unless that is watched otherwise now.
-fn heat(ready: &mut Ready, config: &ThermalConfig, counters: &Counters) -> Option<Heat> {
+fn heat(ready: &mut Ready, config: &ThermalConfig) -> Option<Heat> {
     let known = ready.heat.take().filter(|heat| heat.goes_by(config));
-    let heat = known.or_else(|| Heat::new(config, Path::new("/sys"), Instant::now()));
-    if heat.is_none() {
-        counters.heat_factor.set(None);
-        counters.heat_celsius.set(None);
-    }
-    heat
+    known.or_else(|| Heat::new(config, Path::new("/sys"), Instant::now()))
 }
 
 /// Tells the metrics of a heatmap about to be published.
 fn count(counters: &Counters, heatmap: &Heatmap) {
     let is_kept = |view: &&ViewReport| view.age_ms > 0.0;
     let kept = heatmap.views.iter().filter(is_kept).count();
-    let oldest_ms = heatmap.views.iter().map(|view| view.age_ms).reduce(f64::max);
     counters.heatmaps.add(1);
     counters.views_kept.add(kept as u64);
     counters.views_run.add((heatmap.views.len() - kept) as u64);
-    counters.views.set(Some(heatmap.views.len() as f64));
-    counters.oldest_view_ms.set(oldest_ms);
-    counters.spent_ms.set(Some(heatmap.spent_ms));
-    counters.budget_ms.set(heatmap.budget_ms);
 }
 
 /// The heatmap of a frame that looks like the one inferred `age` ago.

@@ -22,27 +22,6 @@ impl Counter {
     }
 }
 
-/// A number that is what it is now; nothing before it was first set.
-#[derive(Debug)]
-pub struct Gauge(AtomicU64);
-
-impl Default for Gauge {
-    fn default() -> Self {
-        Self(AtomicU64::new(f64::NAN.to_bits()))
-    }
-}
-
-impl Gauge {
-    /// `None`: there is no such number at the moment.
-    pub fn set(&self, value: Option<f64>) {
-        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
-    }
-
-    pub fn get(&self) -> Option<f64> {
-        Some(f64::from_bits(self.0.load(Relaxed))).filter(|value| !value.is_nan())
-    }
-}
-
 /// A number that a part of the daemon keeps itself, as Prometheus has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metric {
@@ -84,16 +63,6 @@ pub struct Counters {
     pub views_run: Counter,
     /// ... and views kept from earlier frames that were merged into them.
     pub views_kept: Counter,
-    /// Of the newest heatmap: views merged, the age of the oldest in ms, the time from
-    /// decoded frame to merged map in ms, and what that was to stay within in ms.
-    pub views: Gauge,
-    pub oldest_view_ms: Gauge,
-    pub spent_ms: Gauge,
-    pub budget_ms: Gauge,
-    /// The share of the budget that heat leaves, 0–1, and the temperature in °C, where
-    /// `tta.thermal.sensor` is set.
-    pub heat_factor: Gauge,
-    pub heat_celsius: Gauge,
     /// Frames on which the model failed.
     pub inferences_failed: Counter,
     /// Configurations taken up while running ...
@@ -174,22 +143,6 @@ impl Counters {
         }
         all
     }
-
-    /// All numbers that are what they are now, by name; those that there are not are left
-    /// out.
-    pub fn gauges(&self) -> Vec<(&'static str, f64)> {
-        [
-            ("views", &self.views),
-            ("oldest_view_ms", &self.oldest_view_ms),
-            ("spent_ms", &self.spent_ms),
-            ("budget_ms", &self.budget_ms),
-            ("heat_factor", &self.heat_factor),
-            ("heat_celsius", &self.heat_celsius),
-        ]
-        .into_iter()
-        .filter_map(|(name, gauge)| Some((name, gauge.get()?)))
-        .collect()
-    }
 }
 
 #[cfg(test)]
@@ -237,16 +190,5 @@ mod tests {
         assert_eq!(values(), [3, 2]);
         drop(new);
         assert_eq!(values(), [3]);
-    }
-
-    #[test]
-    fn a_gauge_is_what_it_was_set_to_last() {
-        let counters = Counters::default();
-        assert_eq!(counters.gauges(), []);
-        counters.views.set(Some(8.0));
-        counters.budget_ms.set(Some(150.0));
-        counters.views.set(Some(3.0));
-        counters.budget_ms.set(None);
-        assert_eq!(counters.gauges(), [("views", 3.0)]);
     }
 }

@@ -8,7 +8,7 @@ mod notify;
 pub mod thermal;
 mod watchdog;
 
-pub use counters::{Counter, Counters, Gauge, Metric, Metrics, SinkCounters};
+pub use counters::{Counter, Counters, Metric, Metrics, SinkCounters};
 pub use heartbeat::{Heartbeat, Silence, Stages};
 pub use notify::Notifier;
 pub use watchdog::{Verdict, Watchdog};

@@ -1,7 +1,7 @@
 //! The board's temperature as a share of the budget.
 
 use crate::config::ThermalConfig;
-use crate::health::{Counters, thermal};
+use crate::health::thermal;
 use crate::tta::Thermal;
 use crate::tta::thermal::Reading;
 use std::path::{Path, PathBuf};
@@ -49,24 +49,21 @@ impl Heat {
         self.config == *config
     }
 
-    /// The share of the budget that heat leaves, 0–1; the metrics are told as well.
-    pub fn update(&mut self, now: Instant, counters: &Counters) -> f64 {
+    /// The share of the budget that heat leaves, 0–1.
+    pub fn update(&mut self, now: Instant) -> f64 {
         let due = self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= READ_EVERY);
         if due {
             self.read_at = Some(now);
-            self.read(now, counters);
+            self.read(now);
         }
-        let factor = self.thermal.factor();
-        counters.heat_factor.set(Some(factor));
-        factor
+        self.thermal.factor()
     }
 
-    fn read(&mut self, now: Instant, counters: &Counters) {
+    fn read(&mut self, now: Instant) {
         let reading = Reading {
             celsius: thermal::temperature(&self.sysfs, &self.sensor),
             capped: thermal::is_capped(&self.sysfs),
         };
-        counters.heat_celsius.set(reading.celsius);
         let since = now.saturating_duration_since(self.origin);
         if let Some(factor) = self.thermal.update(reading, since) {
             let celsius = reading.celsius.map_or("no temperature".into(), |c| format!("{c:.1} °C"));
@@ -115,9 +112,7 @@ mod tests {
             let frequency = if capped { "1000000\n" } else { "1800000\n" };
             fs::write(policy.join("scaling_max_freq"), frequency).unwrap();
             let now = start + Duration::from_secs_f64(at_s);
-            let counters = Counters::default();
-            assert_eq!(heat.update(now, &counters), expected, "after {at_s} s");
-            assert_eq!(counters.heat_factor.get(), Some(expected));
+            assert_eq!(heat.update(now), expected, "after {at_s} s");
         }
     }
 }

@@ -268,6 +268,8 @@ fn metrics_are_as_prometheus_wants_them() {
     let mut heatmap = two_classes(1);
     heatmap.classes[1].label = "a \"quoted\" \\ label\nof two lines".into();
     heatmap.budget_ms = Some(500.0);
+    heatmap.heat_factor = Some(0.25);
+    heatmap.views[0].age_ms = 1500.0;
     served.sink.publish(&published(heatmap)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let socket = SocketConfig { path: dir.path().join("s"), ..SocketConfig::default() };
@@ -282,6 +284,8 @@ fn metrics_are_as_prometheus_wants_them() {
         "salientd_socket_messages_dropped_total 0",
         "salientd_sink_published_total{sink=\"http\"} 3",
         "salientd_budget_seconds 0.5",
+        "salientd_heat_budget_ratio 0.25",
+        "salientd_heatmap_oldest_view_seconds 1.5",
         "salientd_inference_seconds_bucket{le=\"0.5\"} 1",
         "salientd_views_total 8",
         "salientd_build_info{version=\"0.1.0\",model=\"tiny \\\"one\\\"\",model_sha256=\"00ff\"} 1",

@@ -160,9 +160,16 @@ fn now(out: &mut Exposition, board: &Board) {
     out.one("heatmap_age_seconds", "gauge", "Time since the newest heatmap.", age);
     let merged = heatmap.views.len();
     out.one("heatmap_views", "gauge", "Views merged into the newest heatmap.", merged);
+    let oldest_ms = heatmap.views.iter().map(|view| view.age_ms).fold(0.0, f64::max);
+    let help = "Age of the oldest view merged into the newest heatmap.";
+    out.one("heatmap_oldest_view_seconds", "gauge", help, oldest_ms / 1e3);
     if let Some(budget_ms) = heatmap.budget_ms {
         let help = "What inference was to stay within.";
         out.one("budget_seconds", "gauge", help, budget_ms / 1e3);
+    }
+    if let Some(factor) = heatmap.heat_factor {
+        let help = "Share of the budget that heat leaves, 0 to 1.";
+        out.one("heat_budget_ratio", "gauge", help, factor);
     }
     out.open("class_probability", "gauge", "Probability of each class of the newest heatmap.");
     for class in heatmap.classes.iter().filter(|class| class.probability.is_finite()) {
