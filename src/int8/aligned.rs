@@ -51,7 +51,7 @@ impl Block {
             handle_alloc_error(Layout::array::<u8>(mapped_bytes).unwrap_or(Layout::new::<u8>()));
         };
         let start = if is_large { mapped.cast::<u8>().align_offset(HUGE_BYTES) } else { 0 };
-        if is_large {
+        if is_large && !cfg!(miri) {
             // SAFETY: within the mapping; the advice changes no byte. A kernel without large
             // pages refuses it, and all goes on as it is.
             let _ = unsafe {
