@@ -413,7 +413,7 @@ fn tell(notifier: &Notifier, what: impl FnOnce(&Notifier) -> std::io::Result<()>
 
 impl Outside {
     fn show(&self, config: &Config) {
-        About::set_config(&self.shown, &crate::config::render::effective(config));
+        About::set_config(&self.shown, config);
     }
 }
 

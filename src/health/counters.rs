@@ -33,6 +33,16 @@ pub struct Metric {
     pub value: u64,
 }
 
+impl Metric {
+    pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self { name, kind: "counter", help, value }
+    }
+
+    pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self { name, kind: "gauge", help, value }
+    }
+}
+
 /// Whoever keeps some.
 pub trait Metrics: Send + Sync {
     fn metrics(&self) -> Vec<Metric>;
@@ -174,7 +184,7 @@ mod tests {
 
     impl Metrics for One {
         fn metrics(&self) -> Vec<Metric> {
-            vec![Metric { name: "x", kind: "gauge", help: "Help.", value: self.0 }]
+            vec![Metric::gauge("x", "Help.", self.0)]
         }
     }
 

@@ -23,7 +23,7 @@ use super::listen::{Key, Listener};
 use super::mean::SharedMeans;
 use super::wire::ModelEntry;
 use super::{CameraState, LivePicture, Published, Sink, SinkError, Viewers};
-use crate::config::{self, HttpConfig, HttpListen, OverlayConfig, ZoneConfig, render};
+use crate::config::{Config, HttpConfig, HttpListen, OverlayConfig, ZoneConfig, render};
 use crate::health::Health;
 use crate::redact;
 use crate::rules::Event;
@@ -54,19 +54,15 @@ pub struct About {
 }
 
 impl About {
-    /// Takes up another configuration, as TOML, without what may hold a password.
-    pub fn set_config(config: &Mutex<String>, toml: &str) {
-        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shown(toml);
+    /// Takes up another configuration, without what may hold a password.
+    pub fn set_config(config: &Mutex<String>, now: &Config) {
+        *config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shown(now.clone());
     }
 }
 
-/// The configuration with the programs of its commands alone: among the arguments are
+/// The configuration as TOML, with the programs of its commands alone: among the arguments are
 /// passwords of cameras, and nobody knows at which place.
-fn shown(toml: &str) -> String {
-    let mut config = match config::parse(toml, "configuration") {
-        Ok(config) => config,
-        Err(errors) => return format!("# cannot be shown: {errors}\n"),
-    };
+fn shown(mut config: Config) -> String {
     let rules = config.rules.iter_mut().map(|rule| &mut rule.command);
     for command in rules.chain([&mut config.camera.pipe.command]) {
         let arguments = command.len().saturating_sub(1);
@@ -259,7 +255,7 @@ impl Sink for HttpSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::schema;
+    use crate::config::{parse, schema};
 
     #[test]
     fn arguments_of_commands_are_not_shown() {
@@ -279,7 +275,7 @@ name = "q"
 zone = "z"
 command = ["true"]
 "#;
-        let shown = shown(toml);
+        let shown = shown(parse(toml, "test").unwrap());
         let commands: Vec<&str> = shown.lines().filter(|l| l.starts_with("command =")).collect();
         let expected = [
             "command = [\"curl\", \"… (3 arguments)\"]",

@@ -69,21 +69,23 @@ impl SocketStats {
 
 impl Metrics for SocketStats {
     fn metrics(&self) -> Vec<Metric> {
-        let counter = |name, help, value| Metric { name, kind: "counter", help, value };
         vec![
-            Metric {
-                name: "socket_clients",
-                kind: "gauge",
-                help: "Clients of the socket.",
-                value: self.clients() as u64,
-            },
-            counter("socket_messages_sent_total", "Messages that clients took.", self.sent()),
-            counter(
+            Metric::gauge("socket_clients", "Clients of the socket.", self.clients() as u64),
+            Metric::counter(
+                "socket_messages_sent_total",
+                "Messages that clients took.",
+                self.sent(),
+            ),
+            Metric::counter(
                 "socket_messages_dropped_total",
                 "Heatmaps and events that clients were too slow for, each counted for each client.",
                 self.dropped(),
             ),
-            counter("socket_refused_total", "Connections above max_clients.", self.refused()),
+            Metric::counter(
+                "socket_refused_total",
+                "Connections above max_clients.",
+                self.refused(),
+            ),
         ]
     }
 }

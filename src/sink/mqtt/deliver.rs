@@ -77,21 +77,19 @@ impl MqttStats {
 
 impl Metrics for MqttStats {
     fn metrics(&self) -> Vec<Metric> {
-        let counter = |name, help, value| Metric { name, kind: "counter", help, value };
         vec![
-            Metric {
-                name: "mqtt_connected",
-                kind: "gauge",
-                help: "Whether the broker has accepted the daemon.",
-                value: self.is_connected().into(),
-            },
-            counter("mqtt_connects_total", "Times that the broker did.", self.connects()),
-            counter(
+            Metric::gauge(
+                "mqtt_connected",
+                "Whether the broker has accepted the daemon.",
+                self.is_connected().into(),
+            ),
+            Metric::counter("mqtt_connects_total", "Times that the broker did.", self.connects()),
+            Metric::counter(
                 "mqtt_messages_delivered_total",
                 "Messages that the broker has, with quality of service 0 that went out.",
                 self.delivered(),
             ),
-            counter(
+            Metric::counter(
                 "mqtt_messages_dropped_total",
                 "Messages lost to a full queue, their size or a broken connection.",
                 self.dropped(),
