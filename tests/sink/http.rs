@@ -3,8 +3,8 @@
 use super::material::{class, heatmap, picture, published, small_heatmap, spot};
 use salientd::config::{HttpConfig, OverlayConfig, Side, SocketConfig, ZoneConfig};
 use salientd::health::Health;
-use salientd::heatmap::Heatmap;
 use salientd::heatmap::mean::MeanMaps;
+use salientd::heatmap::{Heatmap, ViewReport};
 use salientd::rules::{Change, Event};
 use salientd::sink::http::{About, HttpSink};
 use salientd::sink::inherited::Inherited;
@@ -269,7 +269,9 @@ fn metrics_are_as_prometheus_wants_them() {
     heatmap.classes[1].label = "a \"quoted\" \\ label\nof two lines".into();
     heatmap.budget_ms = Some(500.0);
     heatmap.heat_factor = Some(0.25);
-    heatmap.views[0].age_ms = 1500.0;
+    // Kept from an earlier frame, so not one of those that were run.
+    let kept = ViewReport { age_ms: 1500.0, ..heatmap.views[0].clone() };
+    heatmap.views.push(kept);
     served.sink.publish(&published(heatmap)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let socket = SocketConfig { path: dir.path().join("s"), ..SocketConfig::default() };
