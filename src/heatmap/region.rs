@@ -54,7 +54,8 @@ impl Threshold {
             Self::Percentile(percentage) => percentile(map, percentage),
             Self::Otsu => otsu(map, peak),
         };
-        Some(level.clamp(f32::MIN_POSITIVE, peak))
+        // The peak may be smaller than the smallest normal number.
+        Some(level.max(f32::MIN_POSITIVE).min(peak))
     }
 }
 
@@ -278,6 +279,14 @@ impl Squares<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peak_below_all_normal_numbers_is_a_level() {
+        let map = [0.0, f32::MIN_POSITIVE / 4.0];
+        for threshold in [Threshold::Share(0.5), Threshold::Percentile(90.0), Threshold::Otsu] {
+            assert_eq!(threshold.level(&map), Some(map[1]));
+        }
+    }
 
     /// Digits as values, anything else as 0.
     fn map(rows: &[&str]) -> (Vec<f32>, usize) {

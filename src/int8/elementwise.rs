@@ -36,7 +36,7 @@ macro_rules! vectorised {
 // `clamp` would leave NaN a NaN.
 #[allow(clippy::manual_clamp)]
 #[inline(always)]
-fn round(x: f32) -> i32 {
+pub(super) fn round(x: f32) -> i32 {
     // SAFETY: `max` and `min` leave a number within the range of i32.
     unsafe { x.max(-1e9).min(1e9).round_ties_even().to_int_unchecked() }
 }
@@ -226,6 +226,18 @@ mod tests {
                 rescale(isa, &a, Rescale { term: ta, clamp }, &mut out);
                 prop_assert_eq!(&out, &alone, "{}", isa);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_becomes_the_least() {
+        let quant = Quant { scale: 0.5, zero_point: 77 };
+        let reals = [f32::NAN, -f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 1.0];
+        for isa in Isa::available() {
+            let mut out = [store(9); 5];
+            quantize(isa, &reals, quant, &mut out);
+            assert_eq!(out.map(load), [0, 0, 0, 255, 79], "{isa}");
+            assert_eq!(reals.map(|real| quant.quantize(real)), out, "{isa}");
         }
     }
 

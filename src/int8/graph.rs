@@ -115,6 +115,7 @@ pub enum Op {
         depthwise: PackedDepthwise,
         pointwise: PackedGemm,
     },
+    /// Of one shape; or a side of the one is 1 and serves all of the other's.
     Add {
         a: TensorId,
         b: TensorId,
@@ -216,6 +217,14 @@ impl Op {
             Op::Depthwise { weights, .. } => depthwise(weights),
             Op::Separable { depthwise: d, pointwise, .. } => depthwise(d) + gemm(pointwise),
             _ => 0,
+        }
+    }
+
+    /// Values that are looked at for each one that is written, besides products.
+    pub fn touches(&self) -> usize {
+        match self {
+            Op::MaxPool { window, .. } => window.taps(),
+            _ => 1,
         }
     }
 

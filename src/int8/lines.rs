@@ -30,6 +30,32 @@ pub struct Lines<'a> {
     next: usize,
 }
 
+/// How an input lies in a ring.
+pub struct Ring {
+    /// Top, left, bottom, right.
+    pads: [usize; 4],
+    /// Bytes of a pixel and of a line.
+    step: usize,
+    line: usize,
+    slots: usize,
+}
+
+impl Ring {
+    /// For an input of `[h, w]`.
+    pub fn new(window: &Window, size: [usize; 2], channels: usize) -> Self {
+        let pads = window.pads(size);
+        // Whole cache lines; of few channels, some pixels to one.
+        let step = channels.next_multiple_of(channels.next_power_of_two().min(64));
+        let line = (size[1] + pads[1] + pads[3]).saturating_mul(step);
+        Self { pads, step, line, slots: window.reach(0) + window.stride[0] }
+    }
+
+    /// Bytes of it.
+    pub fn len(&self) -> usize {
+        self.slots.saturating_mul(self.line)
+    }
+}
+
 impl<'a> Lines<'a> {
     pub fn new(
         isa: Isa,
@@ -38,12 +64,9 @@ impl<'a> Lines<'a> {
         window: &'a Window,
         memory: &'a mut Aligned<Act>,
     ) -> Self {
-        let pads = window.pads(x.size);
-        // Whole cache lines; of few channels, some pixels to one.
-        let step = x.channels.next_multiple_of(x.channels.next_power_of_two().min(64));
-        let line = (x.size[1] + pads[1] + pads[3]) * step;
-        let slots = window.reach(0) + window.stride[0];
-        let ring = memory.at_least(slots * line);
+        let shape = Ring::new(window, x.size, x.channels);
+        let ring = memory.at_least(shape.len());
+        let Ring { pads, step, line, slots } = shape;
         Self { isa, x, rescale, window, pads, ring, slots, step, line, next: 0 }
     }
 

@@ -61,9 +61,10 @@ impl Quant {
         store(self.zero_point)
     }
 
-    /// `round(real / scale) + zero_point`, saturated: ONNX QuantizeLinear.
+    /// `round(real / scale) + zero_point`, saturated: ONNX QuantizeLinear. NaN becomes the
+    /// least.
     pub fn quantize(&self, real: f32) -> Act {
-        let q = (real / self.scale).round_ties_even().clamp(-1e9, 1e9) as i32 + self.zero_point;
+        let q = elementwise::round(real / self.scale) + self.zero_point;
         store(q.clamp(0, 255))
     }
 

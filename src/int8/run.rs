@@ -2,10 +2,10 @@
 
 use super::Act;
 use super::aligned::Aligned;
-use super::elementwise;
+use super::elementwise::{self, Term};
 use super::gemm::{self, gemm};
 use super::graph::{Layout, Op, Region, TensorId, Window};
-use super::lines::Lines;
+use super::lines::{Lines, Ring};
 use super::pack::{PackedDepthwise, PackedGemm};
 use super::plan::{Plan, SLACK};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,33 @@ pub struct Cancelled;
 /// A tile of rows is to stay in the second-level cache, and to be swept by the weights
 /// seldom: they come from beyond it at the larger views.
 const TILE_BYTES: usize = 128 * 1024;
+
+/// Bytes of scratch memory that an operator takes a thread, at most: `[h, w, c]` of what it
+/// reads and writes.
+pub(super) fn scratch_len(
+    op: &Op,
+    [h, w, c]: [usize; 3],
+    [_, width, channels]: [usize; 3],
+) -> usize {
+    let ring = |window| Ring::new(window, [h, w], c).len();
+    match op {
+        Op::Conv { window, .. } if *window == Window::POINT => TILE_BYTES,
+        // Grouped ones gather twice.
+        Op::Conv { window, .. } => {
+            TILE_BYTES.max(window.taps().saturating_mul(c)).saturating_mul(2)
+        }
+        Op::Depthwise { window, .. } => ring(window),
+        Op::Separable { window, .. } => {
+            ring(window).saturating_add(TILE_BYTES.max(width.saturating_mul(2 * c)))
+        }
+        Op::MaxPool { window, .. } => {
+            let [_, left, _, right] = window.pads([h, w]);
+            (w + left + right).saturating_mul(c)
+        }
+        Op::Add { .. } => 2 * channels,
+        _ => 0,
+    }
+}
 
 /// Runs `region` on float inputs into float outputs of the planned sizes, on `threads`
 /// threads of the current rayon pool.
@@ -84,6 +111,21 @@ impl Source<'_> {
     fn bytes(&self) -> &[Act] {
         &self.data[..self.size[0] * self.size[1] * self.channels]
     }
+
+    fn shape(&self) -> [usize; 3] {
+        [self.size[0], self.size[1], self.channels]
+    }
+
+    /// Copies the channels of a pixel; along sides of 1, the one serves all.
+    fn spread(&self, [row, column]: [usize; 2], to: &mut [Act]) {
+        let [h, w] = self.size;
+        let at = row.min(h - 1) * w + column.min(w - 1);
+        let pixel = &self.data[at * self.channels..][..self.channels];
+        match pixel {
+            [one] => to.fill(*one),
+            all => to.copy_from_slice(all),
+        }
+    }
 }
 
 impl Step<'_> {
@@ -128,7 +170,12 @@ impl Step<'_> {
             }
             Op::Add { a, b, out, terms, clamp } => {
                 let ([a, b], dest, scratch) = self.borrow([*a, *b], *out);
-                strips(dest, scratch, |first, rows, _| {
+                let is_plain = a.shape() == b.shape();
+                strips(dest, scratch, |first, rows, scratch| {
+                    if !is_plain {
+                        let tile = &mut scratch.tile;
+                        return add_by_pixel(isa, [a, b], *terms, *clamp, first, rows, tile);
+                    }
                     let at = first * rows.width * rows.channels;
                     let (a, b) = (&a.data[at..], &b.data[at..]);
                     elementwise::add(isa, a, terms[0], b, terms[1], *clamp, rows.data);
@@ -243,6 +290,26 @@ fn strips(
             scope.spawn(move |_| work(first, Rows { data, width, channels }, scratch));
         }
     });
+}
+
+/// The addition of two tensors of which one is spread over the other.
+fn add_by_pixel(
+    isa: super::Isa,
+    [a, b]: [Source; 2],
+    terms: [Term; 2],
+    clamp: super::Clamp,
+    first: usize,
+    rows: Rows,
+    tile: &mut Aligned<Act>,
+) {
+    let c = rows.channels;
+    let (x, y) = tile.at_least(2 * c)[..2 * c].split_at_mut(c);
+    for (i, out) in rows.data.chunks_exact_mut(c).enumerate() {
+        let at = [first + i / rows.width, i % rows.width];
+        a.spread(at, x);
+        b.spread(at, y);
+        elementwise::add(isa, x, terms[0], y, terms[1], clamp, out);
+    }
 }
 
 /// Rows of output to gather at a time so that `row_bytes` each stay within a tile.

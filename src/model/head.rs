@@ -50,20 +50,15 @@ pub fn find(
     Err(ModelError::NoHead(failures.join("; ")))
 }
 
-/// Operators that leave the order of the classes (or the pooled channels) alone.
+/// Operators that leave values alone.
 fn is_passage(op: &str) -> bool {
     matches!(
         op,
-        "Softmax"
-            | "LogSoftmax"
-            | "Sigmoid"
-            | "Identity"
+        "Identity"
             | "Cast"
             | "Dropout"
             | "QuantizeLinear"
             | "DequantizeLinear"
-            | "QLinearSoftmax"
-            | "QLinearSigmoid"
             | "Flatten"
             | "Reshape"
             | "Squeeze"
@@ -71,8 +66,17 @@ fn is_passage(op: &str) -> bool {
     )
 }
 
+/// Operators that leave the order of the classes alone; they stand after the head.
+fn is_activation(op: &str) -> bool {
+    matches!(op, "Softmax" | "LogSoftmax" | "Sigmoid" | "QLinearSoftmax" | "QLinearSigmoid")
+}
+
 /// Follows passages upward; the first node that is none.
-fn above<'a>(graph: &Graph<'a>, tensor: &str) -> Result<&'a NodeProto, String> {
+fn above<'a>(
+    graph: &Graph<'a>,
+    tensor: &str,
+    is_passage: impl Fn(&str) -> bool,
+) -> Result<&'a NodeProto, String> {
     let mut name = tensor.to_string();
     loop {
         let node = graph
@@ -91,14 +95,14 @@ fn walk(
     features: Option<&str>,
     weights: Option<&str>,
 ) -> Result<Ending, String> {
-    let node = above(graph, output)?;
+    let node = above(graph, output, |op| is_passage(op) || is_activation(op))?;
     // MatMul + Add is a linear layer in two nodes, in either order of the Add's inputs.
     let (linear, bias) = match &*node.op_type {
         "Add" => {
             let constant = node.input.iter().position(|i| graph.float_constant(i).is_some());
             let at = constant.ok_or_else(|| found(node, "an Add of two activations"))?;
             let bias = graph.float_constant(&node.input[at]).map(|(b, _)| b);
-            (above(graph, &node.input[1 - at])?, bias)
+            (above(graph, &node.input[1 - at], is_passage)?, bias)
         }
         _ => (node, None),
     };
@@ -115,7 +119,7 @@ fn walk(
     if bias.len() != classes {
         return Err(format!("{} biases for {classes} classes", bias.len()));
     }
-    let pooling = above(graph, &input)?;
+    let pooling = above(graph, &input, is_passage)?;
     let (pooled, layout) = pooling_of(graph, pooling)?;
     let head = Head { weights: weights.0, bias, channels, classes };
     Ok(Ending {
@@ -139,6 +143,13 @@ fn linear_of(graph: &Graph, node: &NodeProto, named: Option<&str>) -> Result<Lin
         let name = named.unwrap_or(name);
         graph.float_constant(name).ok_or_else(|| found(node, "weights that are no constant"))
     };
+    let bias = || match node.input.get(2).filter(|name| !name.is_empty()) {
+        None => Ok(None),
+        Some(name) => match graph.float_constant(name) {
+            Some((bias, _)) => Ok(Some(bias)),
+            None => Err(found(node, "a layer whose bias is no constant")),
+        },
+    };
     match &*node.op_type {
         "Gemm" => {
             if int(node, "transA").unwrap_or(0) != 0 {
@@ -154,8 +165,7 @@ fn linear_of(graph: &Graph, node: &NodeProto, named: Option<&str>) -> Result<Lin
             let mut weights = if transposed { transpose(&w, rows, columns) } else { w };
             weights.iter_mut().for_each(|w| *w *= alpha);
             let classes = if transposed { rows } else { columns };
-            let bias = node.input.get(2).and_then(|b| graph.float_constant(b));
-            let bias = bias.map(|(b, _)| b.iter().map(|b| b * beta).collect());
+            let bias = bias()?.map(|b| b.iter().map(|b| b * beta).collect());
             Ok(Linear { input: node.input[0].clone(), weights: (weights, classes), bias })
         }
         "MatMul" => {
@@ -170,7 +180,7 @@ fn linear_of(graph: &Graph, node: &NodeProto, named: Option<&str>) -> Result<Lin
             let [classes, channels, 1, 1] = shape[..] else {
                 return Err(found(node, "a convolution larger than 1x1"));
             };
-            let bias = node.input.get(2).and_then(|b| graph.float_constant(b)).map(|(b, _)| b);
+            let bias = bias()?;
             let weights = (transpose(&w, classes, channels), classes);
             Ok(Linear { input: node.input[0].clone(), weights, bias })
         }
@@ -187,10 +197,15 @@ fn quantized_linear(graph: &Graph, node: &NodeProto) -> Result<Linear, String> {
     let (w, shape) = whole(3).ok_or_else(missing)?;
     let (scale, _) = whole(4).ok_or_else(missing)?;
     let (zero, _) = whole(5).ok_or_else(missing)?;
-    let transposed = match &*node.op_type {
-        "QGemm" => int(node, "transB").unwrap_or(0) != 0,
-        op => op == "QLinearConv",
+    if int(node, "transA").unwrap_or(0) != 0 {
+        return Err(found(node, "transA"));
+    }
+    let (transposed, bias_at) = match &*node.op_type {
+        "QGemm" => (int(node, "transB").unwrap_or(0) != 0, 6),
+        "QLinearConv" => (true, 8),
+        _ => (false, usize::MAX),
     };
+    let alpha = attribute(node, "alpha").map_or(1.0, |a| a.f);
     let &[rows, columns, ref window @ ..] = &shape[..] else {
         return Err(found(node, "weights of rank < 2"));
     };
@@ -207,14 +222,22 @@ fn quantized_linear(graph: &Graph, node: &NodeProto) -> Result<Linear, String> {
     let pick = |v: &[f32], c: usize| v[if v.len() == 1 { 0 } else { c }];
     let real = w.iter().enumerate().map(|(i, w)| {
         let c = i % classes;
-        (w - pick(&zero, c)) * pick(&scale, c)
+        (w - pick(&zero, c)) * pick(&scale, c) * alpha
     });
     let weights = (real.collect(), classes);
-    let bias_at = if node.op_type == "QGemm" { 6 } else { 8 };
-    let x_scale = *whole(1).and_then(|(v, _)| v.first().copied()).as_ref().ok_or_else(missing)?;
-    let bias = whole(bias_at)
-        .filter(|(b, _)| node.op_type != "QLinearMatMul" && b.len() == classes)
-        .map(|(b, _)| b.iter().enumerate().map(|(c, b)| b * x_scale * pick(&scale, c)).collect());
+    let x_scale = whole(1).and_then(|(v, _)| v.first().copied()).ok_or_else(missing)?;
+    let bias = match node.input.get(bias_at).filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => {
+            let counted = graph.float_constant(name).filter(|(b, _)| b.len() == classes);
+            let (b, _) = counted.ok_or_else(|| {
+                found(node, "a layer whose bias is no constant of one number a class")
+            })?;
+            // It counts in what the product counts in.
+            let real = |(c, b): (usize, &f32)| b * x_scale * pick(&scale, c) * alpha;
+            Some(b.iter().enumerate().map(real).collect())
+        }
+    };
     Ok(Linear { input: node.input[0].clone(), weights, bias })
 }
 

@@ -8,14 +8,17 @@
 //! What is recognised leaves the graph as [`Region`]s; what is not stays for tract, in
 //! float, and is listed with the reason.
 
-use super::ModelError;
+mod build;
+#[cfg(test)]
+mod tests;
+
+use super::limits::MOST_EXTENT;
 use super::onnx::{Graph, attribute, elements, int, ints};
 use crate::int8::aligned::Shelf;
-use crate::int8::elementwise::{Rescale, Term};
-use crate::int8::graph::{Layout, Op, Pads, Region, TensorInfo, Window};
+use crate::int8::graph::{Pads, Region, Window};
 use crate::int8::pack::{PackError, PackedDepthwise, PackedGemm, Requant};
-use crate::int8::{Clamp, Isa, Quant, depthwise::MAX_TAPS, store};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::int8::{Clamp, Isa, Quant, depthwise::MAX_TAPS};
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 
@@ -52,41 +55,78 @@ pub struct Imported {
     pub int8: Vec<Int8Node>,
     /// Names of all outputs of nodes that the regions replace.
     pub replaced: HashSet<String>,
+    /// Nodes that make integers anew for those who read them in float graphs.
+    pub added: Vec<NodeProto>,
     pub fallbacks: Vec<Fallback>,
 }
 
 /// Imports every quantized operator that `output` needs. `graph` must be pruned to it.
-pub fn import(graph: &Graph, isa: Isa) -> Result<Imported, ModelError> {
-    let mut importer = Importer { graph, quants: HashMap::new(), fallbacks: Vec::new() };
+pub fn import(graph: &Graph, isa: Isa) -> Imported {
+    let (codes, shelf) = (HashMap::new(), Shelf::default());
+    let mut importer = Importer { graph, isa, shelf, codes, fallbacks: Vec::new() };
     let found = importer.recognise();
     let fallbacks = std::mem::take(&mut importer.fallbacks);
-    if found.is_empty() {
-        return Ok(Imported { fallbacks, ..Imported::default() });
-    }
-    let mut imported = Builder::new(graph, &importer.quants, found).build(isa)?;
-    imported.fallbacks.extend(fallbacks);
-    Ok(imported)
+    Imported { fallbacks, ..build::build(&importer, found) }
+}
+
+/// What the integers of a tensor mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Code {
+    quant: Quant,
+    /// Whether they are int8; else uint8.
+    signed: bool,
+}
+
+/// What two inputs of a node say of integers.
+struct Affine {
+    scales: Vec<f32>,
+    /// As many.
+    zeros: Vec<i32>,
+    /// None: not said.
+    signed: Option<bool>,
+}
+
+/// A quantized tensor as one of its readers takes it: mostly, but not always, with the scale
+/// that it was made with.
+#[derive(Clone, Debug, PartialEq)]
+struct Read {
+    tensor: String,
+    quant: Quant,
 }
 
 /// A quantized operator: quantized tensors in, one out.
 struct Found {
     kind: Kind,
-    inputs: Vec<String>,
+    inputs: Vec<Read>,
     output: String,
+    code: Code,
+    clamp: Clamp,
     /// Name of the tensor that carries the operator's name in reports.
     name: String,
     /// Indices of the nodes that it replaces, besides the Dequantize nodes before it.
     nodes: Vec<usize>,
-    /// Lower and upper bound in real values, of a ReLU or Clip folded in.
-    bounds: Option<[f32; 2]>,
 }
 
 enum Kind {
-    Conv { weights: Weights, bias: Bias, window: Window, group: usize },
+    Conv { weights: Packed, window: Window, is_depthwise: bool },
     Add,
     Rescale,
     MaxPool(Window),
     Pad([usize; 4]),
+}
+
+enum Packed {
+    Depthwise(PackedDepthwise),
+    /// One for each group.
+    Gemm(Vec<PackedGemm>),
+}
+
+/// From which numbers an operator goes to which.
+#[derive(Clone, Copy)]
+struct Ends {
+    from: Quant,
+    to: Quant,
+    clamp: Clamp,
 }
 
 struct Weights {
@@ -95,6 +135,8 @@ struct Weights {
     shape: [usize; 4],
     /// One per output channel.
     scales: Vec<f32>,
+    /// Whether the file has them so, and not one for all.
+    per_channel: bool,
 }
 
 enum Bias {
@@ -106,8 +148,10 @@ enum Bias {
 
 struct Importer<'g> {
     graph: &'g Graph<'g>,
-    /// The affine map of every quantized tensor.
-    quants: HashMap<String, Quant>,
+    isa: Isa,
+    shelf: Shelf,
+    /// By quantized tensor.
+    codes: HashMap<String, Code>,
     fallbacks: Vec<Fallback>,
 }
 
@@ -115,9 +159,7 @@ impl Found {
     /// For reports.
     fn node(&self) -> Int8Node {
         let op = match &self.kind {
-            Kind::Conv { weights, group, .. } if *group > 1 && *group == weights.shape[0] => {
-                "depthwise Conv"
-            }
+            Kind::Conv { is_depthwise: true, .. } => "depthwise Conv",
             Kind::Conv { .. } => "Conv",
             Kind::Add => "Add",
             Kind::Rescale => "rescaling or ReLU",
@@ -136,10 +178,8 @@ impl<'g> Importer<'g> {
             quantized_file |= is_quantization(&node.op_type);
             match self.operator(i, node) {
                 Ok(Some(op)) => {
-                    if let Ok(quant) = self.output_quant(&op) {
-                        self.quants.insert(op.output.clone(), quant);
-                        found.push(op);
-                    }
+                    self.codes.insert(op.output.clone(), op.code);
+                    found.push(op);
                 }
                 Ok(None) => {}
                 Err(why) => {
@@ -157,16 +197,16 @@ impl<'g> Importer<'g> {
     /// Ok(None): not an operator with work of its own, or plainly a float one.
     fn operator(&mut self, index: usize, node: &'g NodeProto) -> Result<Option<Found>, String> {
         match &*node.op_type {
-            "Conv" => self.qdq(index, node, 1, |me| me.conv(node)).map(Some),
-            "Add" => self.qdq(index, node, 2, |_| Ok(Kind::Add)).map(Some),
+            "Conv" => self.qdq(index, node, 1, |me, ends| me.conv(node, ends)).map(Some),
+            "Add" => self.qdq(index, node, 2, |_, _| Ok(Kind::Add)).map(Some),
             "MaxPool" if self.is_quantized(&node.input[0]) => self.bare_pool(index, node).map(Some),
             "MaxPool" => {
-                self.qdq(index, node, 1, |_| Ok(Kind::MaxPool(window(node, None)?))).map(Some)
+                self.qdq(index, node, 1, |_, _| Ok(Kind::MaxPool(window(node, None)?))).map(Some)
             }
-            "Pad" => self.qdq(index, node, 1, |me| me.pad(node)).map(Some),
+            "Pad" => self.qdq(index, node, 1, |me, _| me.pad(node)).map(Some),
             "Relu" | "Clip" => match self.folded(node) {
                 true => Ok(None),
-                false => self.qdq(index, node, 1, |_| Ok(Kind::Rescale)).map(Some),
+                false => self.qdq(index, node, 1, |_, _| Ok(Kind::Rescale)).map(Some),
             },
             "QuantizeLinear" => self.requantize(index, node),
             "QLinearConv" => self.qlinear_conv(index, node).map(Some),
@@ -180,36 +220,38 @@ impl<'g> Importer<'g> {
         }
     }
 
-    /// A ReLU or Clip right after a convolution or addition goes with that.
+    /// A ReLU or Clip right after another operator goes with that.
     fn folded(&self, node: &NodeProto) -> bool {
         let before = self.graph.producer(&node.input[0]);
         before.is_some_and(|p| {
-            matches!(&*p.op_type, "Conv" | "Add")
+            matches!(&*p.op_type, "Conv" | "Add" | "MaxPool" | "Pad")
                 && self.graph.only_consumer(&node.input[0]).is_some()
         })
     }
 
     fn is_quantized(&self, tensor: &str) -> bool {
-        self.quants.contains_key(tensor)
+        self.codes.contains_key(tensor)
     }
 
     /// The quantized tensor behind a float one that a DequantizeLinear makes.
-    fn behind(&self, tensor: &str) -> Result<String, String> {
-        let producer = self.graph.producer(tensor);
-        match producer {
+    fn behind(&self, tensor: &str) -> Result<Read, String> {
+        match self.graph.producer(tensor) {
             Some(dq) if dq.op_type == "DequantizeLinear" && self.is_quantized(&dq.input[0]) => {
-                let own = self.quants[&dq.input[0]];
-                let named = self.quant(&dq.input, 1)?;
-                if own == named {
-                    Ok(dq.input[0].clone())
-                } else {
-                    Err(format!(
-                        "`{tensor}` is dequantized with another scale than it was made with"
-                    ))
-                }
+                self.read(dq, 0)
             }
             _ => Err(format!("its input `{tensor}` is float")),
         }
+    }
+
+    /// The quantized input `at` of a node, with the scale and zero point that follow it.
+    fn read(&self, node: &NodeProto, at: usize) -> Result<Read, String> {
+        let tensor = node.input[at].clone();
+        let made = self.codes.get(&tensor).ok_or(format!("its input `{tensor}` is not known"))?;
+        let code = self.code(&node.input, at + 1, made.signed)?;
+        if code.signed != made.signed {
+            return Err(format!("`{tensor}` is read as integers of another type"));
+        }
+        Ok(Read { tensor, quant: code.quant })
     }
 
     /// A float operator between Dequantize and Quantize nodes.
@@ -218,10 +260,10 @@ impl<'g> Importer<'g> {
         index: usize,
         node: &'g NodeProto,
         inputs: usize,
-        kind: impl FnOnce(&Self) -> Result<Kind, String>,
+        kind: impl FnOnce(&mut Self, Ends) -> Result<Kind, String>,
     ) -> Result<Found, String> {
-        let from =
-            node.input.iter().take(inputs).map(|i| self.behind(i)).collect::<Result<_, _>>()?;
+        let reads = node.input.iter().take(inputs).map(|i| self.behind(i));
+        let inputs = reads.collect::<Result<Vec<_>, _>>()?;
         let mut nodes = vec![index];
         let mut bounds = None;
         let mut tensor = &node.output[0];
@@ -248,8 +290,21 @@ impl<'g> Importer<'g> {
                 }
             }
         }
-        let name = node.output[0].clone();
-        Ok(Found { kind: kind(self)?, inputs: from, output: tensor.clone(), name, nodes, bounds })
+        let code = self.made(current)?;
+        let ends = Ends {
+            from: inputs[0].quant,
+            to: code.quant,
+            clamp: clamp(code.quant, bounds.unwrap_or([f32::NEG_INFINITY, f32::INFINITY])),
+        };
+        let (output, name) = (tensor.clone(), node.output[0].clone());
+        Ok(Found { kind: kind(self, ends)?, inputs, output, code, clamp: ends.clamp, name, nodes })
+    }
+
+    /// An operator on integers, which the node at `index` is by itself.
+    fn whole(index: usize, node: &NodeProto, inputs: Vec<Read>, code: Code, kind: Kind) -> Found {
+        let output = node.output[0].clone();
+        let (name, nodes, clamp) = (output.clone(), vec![index], open(code.quant));
+        Found { kind, inputs, output, code, clamp, name, nodes }
     }
 
     fn clip_bounds(&self, node: &NodeProto) -> Result<[f32; 2], String> {
@@ -272,58 +327,54 @@ impl<'g> Importer<'g> {
     /// DequantizeLinear → QuantizeLinear with nothing between: a change of scale; and the
     /// border where a float tensor becomes int8.
     fn requantize(&mut self, index: usize, node: &NodeProto) -> Result<Option<Found>, String> {
-        let quant = self.quant(&node.input, 1)?;
-        self.quants.insert(node.output[0].clone(), quant);
+        let code = self.made(node)?;
+        self.codes.insert(node.output[0].clone(), code);
         let Ok(from) = self.behind(&node.input[0]) else { return Ok(None) };
-        let (output, name) = (node.output[0].clone(), node.output[0].clone());
-        let kind = Kind::Rescale;
-        Ok(Some(Found { kind, inputs: vec![from], output, name, nodes: vec![index], bounds: None }))
+        Ok(Some(Self::whole(index, node, vec![from], code, Kind::Rescale)))
     }
 
     /// MaxPool on an integer tensor, as QOperator files have it: scale and zero point stay.
-    fn bare_pool(&mut self, index: usize, node: &NodeProto) -> Result<Found, String> {
-        let quant = self.quants[&node.input[0]];
-        self.quants.insert(node.output[0].clone(), quant);
-        Ok(Found {
-            kind: Kind::MaxPool(window(node, None)?),
-            inputs: vec![node.input[0].clone()],
-            output: node.output[0].clone(),
-            name: node.output[0].clone(),
-            nodes: vec![index],
-            bounds: None,
-        })
+    fn bare_pool(&self, index: usize, node: &NodeProto) -> Result<Found, String> {
+        let tensor = node.input[0].clone();
+        let code = self.codes[&tensor];
+        let read = Read { tensor, quant: code.quant };
+        Ok(Self::whole(index, node, vec![read], code, Kind::MaxPool(window(node, None)?)))
     }
 
-    fn output_quant(&self, op: &Found) -> Result<Quant, String> {
-        if let Some(&quant) = self.quants.get(&op.output) {
-            return Ok(quant);
-        }
-        let maker = self.graph.producer(&op.output).ok_or("it has no producer")?;
-        self.quant(&maker.input, 1)
+    /// What a QuantizeLinear makes.
+    fn made(&self, node: &NodeProto) -> Result<Code, String> {
+        // Without a zero point, since opset 21, an attribute says the type.
+        let signed = match int(node, "output_dtype").unwrap_or(0) {
+            0 | 2 => false,
+            3 => true,
+            other => return Err(format!("it is quantized to ONNX's type {other}, not to 8 bits")),
+        };
+        self.code(&node.input, 1, signed)
     }
 
-    /// Scale and zero point from two neighbouring constant inputs of a node.
-    fn quant(&self, inputs: &[String], at: usize) -> Result<Quant, String> {
-        let (scale, zero_point, signed) = self.affine(inputs, at)?;
-        let ([scale], [zero]) = (&scale[..], &zero_point[..]) else {
+    /// Scale and zero point from two neighbouring constant inputs of a node. `signed`: what
+    /// the integers are where there is no zero point to say it.
+    fn code(&self, inputs: &[String], at: usize, signed: bool) -> Result<Code, String> {
+        let affine = self.affine(inputs, at)?;
+        let ([scale], [zero]) = (&affine.scales[..], &affine.zeros[..]) else {
             return Err("an activation is quantized per channel".into());
         };
         if !(scale.is_finite() && *scale > 0.0) {
             return Err(format!("an activation has the scale {scale}"));
         }
-        Ok(Quant { scale: *scale, zero_point: zero + if signed { 128 } else { 0 } })
+        let signed = affine.signed.unwrap_or(signed);
+        let zero_point = zero + if signed { 128 } else { 0 };
+        Ok(Code { quant: Quant { scale: *scale, zero_point }, signed })
     }
 
-    /// Scales, zero points (as many), and whether the integers are signed.
-    fn affine(&self, inputs: &[String], at: usize) -> Result<(Vec<f32>, Vec<i32>, bool), String> {
+    fn affine(&self, inputs: &[String], at: usize) -> Result<Affine, String> {
         let absent = || "its scale or zero point is no constant".to_string();
         let (scale, _) = self.graph.float_constant(&inputs[at]).ok_or_else(absent)?;
         let Some(name) = inputs.get(at + 1).filter(|n| !n.is_empty()) else {
             if scale.is_empty() {
                 return Err("it has no scale".into());
             }
-            let zeros = vec![0; scale.len()];
-            return Ok((scale, zeros, false));
+            return Ok(Affine { zeros: vec![0; scale.len()], scales: scale, signed: None });
         };
         let zero = self.graph.constant(name).ok_or_else(absent)?;
         let signed = match zero.datum_type() {
@@ -338,26 +389,38 @@ impl<'g> Importer<'g> {
         }
         let stretch = |len: usize, i: usize| if len == 1 { 0 } else { i };
         let scales = (0..n).map(|i| scale[stretch(scale.len(), i)]).collect();
-        Ok((scales, (0..n).map(|i| zero[stretch(zero.len(), i)]).collect(), signed))
+        let zeros = (0..n).map(|i| zero[stretch(zero.len(), i)]).collect();
+        Ok(Affine { scales, zeros, signed: Some(signed) })
     }
 
-    fn conv(&self, node: &NodeProto) -> Result<Kind, String> {
+    fn conv(&mut self, node: &NodeProto, ends: Ends) -> Result<Kind, String> {
         let dq = self
             .graph
             .producer(&node.input[1])
             .filter(|n| n.op_type == "DequantizeLinear" && self.graph.is_constant(&n.input[0]))
             .ok_or("its weights are float")?;
         let weights = self.weights(&dq.input, 0, 1)?;
+        let axis = int(dq, "axis").unwrap_or(1);
+        let blocked = int(dq, "block_size").unwrap_or(0) != 0;
+        if blocked || weights.per_channel && axis.rem_euclid(4) != 0 {
+            return Err("its weights have scales for something else than output channels".into());
+        }
         let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
             None => Bias::None,
             Some(name) => {
                 Bias::Float(self.graph.float_constant(name).ok_or("its bias is no constant")?.0)
             }
         };
-        self.conv_kind(node, weights, bias)
+        self.conv_kind(node, weights, bias, ends)
     }
 
-    fn conv_kind(&self, node: &NodeProto, weights: Weights, bias: Bias) -> Result<Kind, String> {
+    fn conv_kind(
+        &mut self,
+        node: &NodeProto,
+        weights: Weights,
+        bias: Bias,
+        ends: Ends,
+    ) -> Result<Kind, String> {
         let group = int(node, "group").unwrap_or(1).max(1) as usize;
         let window = window(node, Some([weights.shape[2], weights.shape[3]]))?;
         let [channels, _, kh, kw] = weights.shape;
@@ -375,7 +438,8 @@ impl<'g> Importer<'g> {
         if biases != channels {
             return Err(format!("{biases} biases for {channels} channels"));
         }
-        Ok(Kind::Conv { weights, bias, window, group })
+        let packed = pack(self.isa, &mut self.shelf, weights, bias, group, ends)?;
+        Ok(Kind::Conv { weights: packed, window, is_depthwise: group > 1 && group == channels })
     }
 
     /// Signed 8-bit weights; unsigned and asymmetric ones where they fit after the shift.
@@ -387,7 +451,8 @@ impl<'g> Importer<'g> {
         if tensor.shape().contains(&0) {
             return Err(format!("its weights have the shape {:?}", tensor.shape()));
         }
-        let (scales, zeros, _) = self.affine(inputs, at)?;
+        let Affine { scales, zeros, .. } = self.affine(inputs, at)?;
+        let per_channel = scales.len() != 1;
         if scales.len() != 1 && scales.len() != o {
             return Err(format!("{} weight scales for {o} output channels", scales.len()));
         }
@@ -397,7 +462,7 @@ impl<'g> Importer<'g> {
             _ => shifted(&integers(&tensor)?, &zeros, (i * kh * kw).max(1))?,
         };
         let scales = (0..o).map(|n| scales[if scales.len() == 1 { 0 } else { n }]).collect();
-        Ok(Weights { values, shape: [o, i, kh, kw], scales })
+        Ok(Weights { values, shape: [o, i, kh, kw], scales, per_channel })
     }
 
     fn pad(&self, node: &NodeProto) -> Result<Kind, String> {
@@ -407,23 +472,32 @@ impl<'g> Importer<'g> {
             Ok::<_, String>(integers(&t)?.into_iter().map(i64::from).collect())
         })?;
         let mode = attribute(node, "mode").map_or(&b"constant"[..], |a| &a.s);
-        let value = node.input.get(2).filter(|n| !n.is_empty());
-        let value = value.map_or(Some(0.0), |n| self.graph.float_constant(n)?.0.first().copied());
+        let value = match node.input.get(2).filter(|n| !n.is_empty()) {
+            Some(name) => self.graph.float_constant(name).and_then(|(v, _)| v.first().copied()),
+            // An attribute before opset 11.
+            None => Some(attribute(node, "value").map_or(0.0, |a| a.f)),
+        };
         if mode != b"constant" || value != Some(0.0) {
             return Err("it pads with something else than zeros".into());
         }
+        if node.input.get(3).is_some_and(|axes| !axes.is_empty()) {
+            return Err("it names the axes that it pads".into());
+        }
         match pads[..] {
-            [0, 0, t, l, 0, 0, b, r] if t.min(l).min(b).min(r) >= 0 => {
+            [0, 0, t, l, 0, 0, b, r]
+                if [t, l, b, r].iter().all(|p| (0..=MOST_EXTENT).contains(p)) =>
+            {
                 Ok(Kind::Pad([t as usize, l as usize, b as usize, r as usize]))
             }
-            _ => Err("it pads other axes than height and width".into()),
+            _ => Err(format!(
+                "its pads are {pads:?}; height and width alone are padded, by {MOST_EXTENT} at most"
+            )),
         }
     }
 
     fn qlinear_conv(&mut self, index: usize, node: &NodeProto) -> Result<Found, String> {
-        if !self.is_quantized(&node.input[0]) {
-            return Err(format!("its input `{}` is not known", node.input[0]));
-        }
+        let x = self.read(node, 0)?;
+        let code = self.code(&node.input, 6, false)?;
         let weights = self.weights(&node.input, 3, 4)?;
         let bias = match node.input.get(8).filter(|n| !n.is_empty()) {
             None => Bias::None,
@@ -431,32 +505,15 @@ impl<'g> Importer<'g> {
                 &self.graph.constant(name).ok_or("its bias is no constant")?,
             )?),
         };
-        let quant = self.quant(&node.input, 6)?;
-        self.quants.insert(node.output[0].clone(), quant);
-        Ok(Found {
-            kind: self.conv_kind(node, weights, bias)?,
-            inputs: vec![node.input[0].clone()],
-            output: node.output[0].clone(),
-            name: node.output[0].clone(),
-            nodes: vec![index],
-            bounds: None,
-        })
+        let ends = Ends { from: x.quant, to: code.quant, clamp: open(code.quant) };
+        let kind = self.conv_kind(node, weights, bias, ends)?;
+        Ok(Self::whole(index, node, vec![x], code, kind))
     }
 
-    fn qlinear_add(&mut self, index: usize, node: &NodeProto) -> Result<Found, String> {
-        let quant = self.quant(&node.input, 6)?;
-        if !self.is_quantized(&node.input[0]) || !self.is_quantized(&node.input[3]) {
-            return Err("one side of it is a constant or not known".into());
-        }
-        self.quants.insert(node.output[0].clone(), quant);
-        Ok(Found {
-            kind: Kind::Add,
-            inputs: vec![node.input[0].clone(), node.input[3].clone()],
-            output: node.output[0].clone(),
-            name: node.output[0].clone(),
-            nodes: vec![index],
-            bounds: None,
-        })
+    fn qlinear_add(&self, index: usize, node: &NodeProto) -> Result<Found, String> {
+        let code = self.code(&node.input, 6, false)?;
+        let sides = vec![self.read(node, 0)?, self.read(node, 3)?];
+        Ok(Self::whole(index, node, sides, code, Kind::Add))
     }
 }
 
@@ -517,304 +574,52 @@ fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Result<Window, String
     })
 }
 
-/// Turns what was found into regions.
-///
-/// Operators are grouped by level: the number of float stretches that must run before
-/// them. Two operators of one level never wait for each other through float code, so a
-/// level is one region.
-struct Builder<'g> {
-    graph: &'g Graph<'g>,
-    quants: &'g HashMap<String, Quant>,
-    found: Vec<Found>,
-    /// By quantized tensor: the operator that makes it.
-    maker: HashMap<String, usize>,
-}
-
-impl<'g> Builder<'g> {
-    fn new(graph: &'g Graph<'g>, quants: &'g HashMap<String, Quant>, found: Vec<Found>) -> Self {
-        let maker = found.iter().enumerate().map(|(i, f)| (f.output.clone(), i)).collect();
-        Self { graph, quants, found, maker }
-    }
-
-    fn build(mut self, isa: Isa) -> Result<Imported, ModelError> {
-        let levels = self.levels();
-        let int8 = self.found.iter().map(Found::node).collect();
-        let mut imported = Imported { int8, ..Imported::default() };
-        let mut by_level: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (i, f) in self.found.iter().enumerate() {
-            by_level.entry(levels[&f.output]).or_default().push(i);
-            imported
-                .replaced
-                .extend(f.nodes.iter().flat_map(|&n| self.graph.proto.node[n].output.clone()));
-        }
-        for members in by_level.into_values() {
-            imported.regions.push(self.region(isa, &members)?);
-        }
-        Ok(imported)
-    }
-
-    /// The level of every tensor.
-    fn levels(&self) -> HashMap<String, usize> {
-        let mut levels: HashMap<String, usize> = HashMap::new();
-        for node in &self.graph.proto.node {
-            let level = |t: &String| levels.get(t).copied().unwrap_or(0);
-            let most = node.input.iter().map(level).max().unwrap_or(0);
-            let is_ours = node.output.iter().any(|o| self.maker.contains_key(o));
-            let reads_ours = |t: &String| {
-                let dq = self.graph.producer(t).filter(|p| p.op_type == "DequantizeLinear");
-                dq.is_some_and(|dq| self.maker.contains_key(&dq.input[0]))
-            };
-            // Between an operator and its QuantizeLinear the nodes belong to the operator.
-            let inner = self
-                .found
-                .iter()
-                .any(|f| f.nodes.iter().any(|&n| std::ptr::eq(&self.graph.proto.node[n], node)));
-            let float_after = !is_ours
-                && !inner
-                && node.op_type != "DequantizeLinear"
-                && node.input.iter().any(reads_ours);
-            for o in &node.output {
-                levels.insert(o.clone(), most + float_after as usize);
-            }
-        }
-        levels
-    }
-
-    /// Whether a float tensor that a DequantizeLinear makes is read outside of `inside`.
-    fn read_in_float(&self, tensor: &str, inside: &HashSet<usize>) -> bool {
-        self.graph.is_output(tensor)
-            || self.graph.consumers(tensor).iter().any(|c| !inside.contains(c))
-    }
-
-    fn region(&mut self, isa: Isa, members: &[usize]) -> Result<Placed, ModelError> {
-        let inside: HashSet<usize> =
-            self.found.iter().flat_map(|f| f.nodes.iter().copied()).collect();
-        let mut r = RegionBuilder::new(isa, self.quants);
-        for &m in members {
-            for input in self.found[m].inputs.clone() {
-                if !r.ids.contains_key(&input)
-                    && !members.iter().any(|&o| self.found[o].output == input)
-                {
-                    let quantize =
-                        self.graph.producer(&input).filter(|p| p.op_type == "QuantizeLinear");
-                    let from = match quantize {
-                        Some(q) if !self.maker.contains_key(&input) => q.input[0].clone(),
-                        // Made by another region: it comes over in float.
-                        _ => self.float_of(&input).ok_or_else(|| {
-                            ModelError::Bad(format!("`{input}` is quantized, and nothing makes it"))
-                        })?,
-                    };
-                    r.quantize(&input, from);
-                }
-            }
-            let found = &self.found[m];
-            r.operator(found).map_err(|why| ModelError::Bad(format!("`{}`: {why}", found.name)))?;
-        }
-        for &m in members {
-            let output = self.found[m].output.clone();
-            for &c in self.graph.consumers(&output) {
-                let node = &self.graph.proto.node[c];
-                if node.op_type == "DequantizeLinear"
-                    && (self.read_in_float(&node.output[0], &inside)
-                        || self.crosses(&output, members))
-                {
-                    r.dequantize(&output, node.output[0].clone());
-                }
-            }
-        }
-        r.finish()
-    }
-
-    /// Whether an operator of another region reads this tensor.
-    fn crosses(&self, quantized: &str, members: &[usize]) -> bool {
-        self.found
-            .iter()
-            .enumerate()
-            .any(|(i, f)| !members.contains(&i) && f.inputs.iter().any(|input| input == quantized))
-    }
-
-    fn float_of(&self, quantized: &str) -> Option<String> {
-        let mut readers =
-            self.graph.consumers(quantized).iter().map(|&c| &self.graph.proto.node[c]);
-        readers.find(|n| n.op_type == "DequantizeLinear").map(|n| n.output[0].clone())
-    }
-}
-
-struct RegionBuilder<'q> {
-    isa: Isa,
-    shelf: Shelf,
-    quants: &'q HashMap<String, Quant>,
-    ids: HashMap<String, usize>,
-    tensors: Vec<TensorInfo>,
-    ops: Vec<Op>,
-    inputs: Vec<String>,
-    outputs: Vec<(String, usize)>,
-}
-
-impl<'q> RegionBuilder<'q> {
-    fn new(isa: Isa, quants: &'q HashMap<String, Quant>) -> Self {
-        Self {
-            isa,
-            shelf: Shelf::default(),
-            quants,
-            ids: HashMap::new(),
-            tensors: Vec::new(),
-            ops: Vec::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        }
-    }
-
-    fn tensor(&mut self, name: &str) -> usize {
-        let quant = self.quants[name];
-        self.tensors.push(TensorInfo { name: name.to_string(), quant });
-        self.ids.insert(name.to_string(), self.tensors.len() - 1);
-        self.tensors.len() - 1
-    }
-
-    fn quantize(&mut self, tensor: &str, from: String) {
-        let out = self.tensor(tensor);
-        self.ops.push(Op::Quantize { input: self.inputs.len(), out });
-        self.inputs.push(from);
-    }
-
-    fn dequantize(&mut self, tensor: &str, to: String) {
-        if self.outputs.iter().any(|(name, _)| *name == to) {
-            return;
-        }
-        let x = self.ids[tensor];
-        self.ops.push(Op::Dequantize { x, output: self.outputs.len() });
-        self.outputs.push((to, x));
-    }
-
-    fn operator(&mut self, found: &Found) -> Result<(), String> {
-        let reads: Vec<usize> = found.inputs.iter().map(|i| self.ids[i]).collect();
-        let x = reads[0];
-        let out_quant = self.quants[&found.output];
-        let clamp = clamp(out_quant, found.bounds);
-        let out = self.tensor(&found.output);
-        let op = match &found.kind {
-            Kind::Conv { weights, bias, window, group } => {
-                let x_quant = self.tensors[x].quant;
-                convolution(
-                    self.isa,
-                    &mut self.shelf,
-                    x,
-                    out,
-                    (x_quant, out_quant),
-                    clamp,
-                    weights,
-                    bias,
-                    *window,
-                    *group,
-                )
-                .map_err(|e| e.to_string())?
-            }
-            Kind::Add => {
-                let b = reads[1];
-                let term = |t: usize| Term::new(self.tensors[t].quant, out_quant.scale);
-                Op::Add { a: x, b, out, terms: [term(x), term(b)], clamp }
-            }
-            Kind::Rescale if self.tensors[x].quant == out_quant => {
-                let (low, high) = (
-                    store(clamp_value(out_quant, found.bounds, 0)),
-                    store(clamp_value(out_quant, found.bounds, 1)),
-                );
-                Op::Clip { x, out, low, high }
-            }
-            Kind::Rescale => Op::Rescale {
-                x,
-                out,
-                by: Rescale { term: Term::new(self.tensors[x].quant, out_quant.scale), clamp },
-            },
-            Kind::MaxPool(window) => return self.pool(x, out, *window, clamp),
-            Kind::Pad(pads) if self.tensors[x].quant == out_quant => {
-                Op::Pad { x, out, pads: *pads }
-            }
-            Kind::Pad(_) => return Err("it changes the scale while padding".into()),
-        };
-        self.ops.push(op);
-        Ok(())
-    }
-
-    /// Pooling keeps scale and zero point; where the file changes them, a rescaling follows.
-    fn pool(&mut self, x: usize, out: usize, window: Window, clamp: Clamp) -> Result<(), String> {
-        let (from, to) = (self.tensors[x].quant, self.tensors[out].quant);
-        if from == to {
-            self.ops.push(Op::MaxPool { x, out, window });
-            return Ok(());
-        }
-        let between = TensorInfo { quant: from, ..self.tensors[out].clone() };
-        self.tensors.push(between);
-        let pooled = self.tensors.len() - 1;
-        self.ops.push(Op::MaxPool { x, out: pooled, window });
-        let by = Rescale { term: Term::new(from, to.scale), clamp };
-        self.ops.push(Op::Rescale { x: pooled, out, by });
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Placed, ModelError> {
-        let ops = fuse(self.ops, &self.outputs);
-        let region = Region {
-            isa: self.isa,
-            tensors: self.tensors,
-            ops,
-            inputs: vec![Layout::Nchw; self.inputs.len()],
-            outputs: self.outputs.iter().map(|&(_, t)| (Layout::Nchw, t)).collect(),
-        };
-        let outputs = self.outputs.into_iter().map(|(name, _)| name).collect();
-        Ok(Placed { region, inputs: self.inputs, outputs })
-    }
-}
-
-/// Lower (0) or upper (1) bound in 0..=255.
-fn clamp_value(quant: Quant, bounds: Option<[f32; 2]>, which: usize) -> i32 {
-    let end = [0, 255][which];
-    match bounds.map(|b| b[which]).filter(|b| b.is_finite()) {
-        Some(b) => ((b / quant.scale).round_ties_even() as i32)
+/// The numbers of 0..=255 that a ReLU or Clip leaves, given its bounds in real values.
+fn clamp(quant: Quant, bounds: [f32; 2]) -> Clamp {
+    let byte = |bound: f32, end: i32| match bound.is_nan() {
+        true => end,
+        false => ((bound / quant.scale).round_ties_even() as i32)
             .saturating_add(quant.zero_point)
             .clamp(0, 255),
-        None => end,
-    }
+    };
+    let [low, high] = [byte(bounds[0], 0), byte(bounds[1], 255)];
+    // Of bounds that cross, ONNX takes the upper one for all.
+    Clamp::new(quant.zero_point, low.min(high), high)
 }
 
-fn clamp(quant: Quant, bounds: Option<[f32; 2]>) -> Clamp {
-    Clamp::new(quant.zero_point, clamp_value(quant, bounds, 0), clamp_value(quant, bounds, 1))
+/// No ReLU, no Clip.
+fn open(quant: Quant) -> Clamp {
+    Clamp::new(quant.zero_point, 0, 255)
 }
 
-#[allow(clippy::too_many_arguments)]
-fn convolution(
+/// Weights as the kernels read them.
+fn pack(
     isa: Isa,
     shelf: &mut Shelf,
-    x: usize,
-    out: usize,
-    (from, to): (Quant, Quant),
-    clamp: Clamp,
-    weights: &Weights,
-    bias: &Bias,
-    window: Window,
+    mut weights: Weights,
+    bias: Bias,
     group: usize,
-) -> Result<Op, PackError> {
+    Ends { from, to, clamp }: Ends,
+) -> Result<Packed, String> {
     let [n, each, kh, kw] = weights.shape;
-    let multiplier: Vec<f32> = weights.scales.iter().map(|s| from.scale * s / to.scale).collect();
-    let bias: Vec<i32> = match bias {
+    let bias = match bias {
         Bias::None => vec![0; n],
-        Bias::Integer(b) => b.clone(),
-        // What the accumulator counts in is input scale · weight scale.
-        Bias::Float(b) => b
-            .iter()
-            .zip(&weights.scales)
-            .map(|(b, s)| (*b as f64 / (from.scale as f64 * *s as f64)).round_ties_even() as i32)
-            .collect(),
+        Bias::Integer(bias) => bias,
+        Bias::Float(bias) => counted(&bias, &mut weights, from.scale)?,
+    };
+    let multiplier: Vec<f32> = weights.scales.iter().map(|s| from.scale * s / to.scale).collect();
+    let q = |of: std::ops::Range<usize>| Requant {
+        input_zero: from.zero_point,
+        bias: &bias[of.clone()],
+        multiplier: &multiplier[of],
+        clamp,
     };
     let taps = kh * kw;
     if each == 1 && group == n && taps <= MAX_TAPS {
         // [c, taps] → [taps, c]
         let w: Vec<i8> = (0..taps * n).map(|i| weights.values[i % n * taps + i / n]).collect();
-        let q =
-            Requant { input_zero: from.zero_point, bias: &bias, multiplier: &multiplier, clamp };
-        let weights = PackedDepthwise::new(isa, shelf, &w, taps, n, &q)?;
-        return Ok(Op::Depthwise { x, rescale: None, out, window, weights });
+        let packed = PackedDepthwise::new(isa, shelf, &w, taps, n, &q(0..n));
+        return packed.map(Packed::Depthwise).map_err(|e| e.to_string());
     }
     // [n, each, taps] → [n, taps, each]: the order in which windows are gathered.
     let k = taps * each;
@@ -829,64 +634,36 @@ fn convolution(
         &turned
     };
     let m = n / group;
-    let groups = (0..group)
-        .map(|g| {
-            let q = Requant {
-                input_zero: from.zero_point,
-                bias: &bias[g * m..(g + 1) * m],
-                multiplier: &multiplier[g * m..(g + 1) * m],
-                clamp,
-            };
-            PackedGemm::new(isa, shelf, &w[g * m * k..(g + 1) * m * k], m, [kh, k / kh], &q)
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Op::Conv { x, out, window, groups })
+    let groups = (0..group).map(|g| {
+        let of = g * m..(g + 1) * m;
+        PackedGemm::new(isa, shelf, &w[of.start * k..of.end * k], m, [kh, k / kh], &q(of))
+    });
+    groups.collect::<Result<_, PackError>>().map(Packed::Gemm).map_err(|e| e.to_string())
 }
 
-/// Puts together what need not pass through memory: depthwise followed by pointwise, and
-/// by nothing else, becomes separable; a change of scale before a depthwise convolution, and
-/// before nothing else, is done on its way there.
-fn fuse(ops: Vec<Op>, outputs: &[(String, usize)]) -> Vec<Op> {
-    let mut readers: HashMap<usize, usize> = HashMap::new();
-    for t in ops.iter().flat_map(Op::reads).chain(outputs.iter().map(|o| o.1)) {
-        *readers.entry(t).or_default() += 1;
-    }
-    // Operators whose output waits for its one reader.
-    let mut rescaled: HashMap<usize, (usize, Rescale)> = HashMap::new();
-    let mut pending = HashMap::new();
-    let goes_into = |kind: fn(&Op) -> bool| -> HashSet<usize> {
-        let readers = &readers;
-        ops.iter().filter(|op| kind(op)).flat_map(Op::reads).filter(|x| readers[x] == 1).collect()
-    };
-    let feeds_depthwise = goes_into(|op| matches!(op, Op::Depthwise { .. }));
-    let feeds_point = goes_into(|op| match op {
-        Op::Conv { window, groups, .. } => *window == Window::POINT && groups.len() == 1,
-        _ => false,
-    });
-    let mut fused = Vec::with_capacity(ops.len());
-    for op in ops {
-        match op {
-            Op::Rescale { x, out, by } if feeds_depthwise.contains(&out) => {
-                rescaled.insert(out, (x, by));
-            }
-            Op::Depthwise { x, out, window, weights, .. } => {
-                let (x, rescale) = match rescaled.remove(&x) {
-                    Some((x, by)) => (x, Some(by)),
-                    None => (x, None),
-                };
-                if feeds_point.contains(&out) {
-                    pending.insert(out, (x, rescale, window, weights));
-                } else {
-                    fused.push(Op::Depthwise { x, rescale, out, window, weights });
-                }
-            }
-            Op::Conv { x, out, window: _, mut groups } if pending.contains_key(&x) => {
-                let (x, rescale, window, depthwise) = pending.remove(&x).expect("just seen");
-                let pointwise = groups.remove(0);
-                fused.push(Op::Separable { x, rescale, out, window, depthwise, pointwise });
-            }
-            other => fused.push(other),
+/// A bias in what the accumulator counts in: input scale · weight scale.
+///
+/// A dead channel has tiny weights, hence a tiny scale, in which its bias may not fit 32 bits.
+/// Then the channel gets a coarser scale, as from ONNX Runtime's quantizer.
+fn counted(bias: &[f32], weights: &mut Weights, input_scale: f32) -> Result<Vec<i32>, String> {
+    /// Leaves the sum as much room as the bias.
+    const MOST: f64 = (1u32 << 30) as f64;
+
+    let each = weights.values.len() / bias.len();
+    let channels = weights.values.chunks_exact_mut(each).zip(&mut weights.scales);
+    let count = |(&bias, (values, scale)): (&f32, (&mut [i8], &mut f32))| {
+        let units = |scale: f32| f64::from(bias) / (f64::from(input_scale) * f64::from(scale));
+        let exact = units(*scale);
+        if !exact.is_finite() {
+            return Err(format!("its bias {bias} is none at a weight scale of {scale}"));
         }
-    }
-    fused
+        if exact.abs() <= f64::from(i32::MAX) {
+            return Ok(exact.round_ties_even() as i32);
+        }
+        let coarser = (exact.abs() / MOST).ceil();
+        *scale = (f64::from(*scale) * coarser) as f32;
+        values.iter_mut().for_each(|w| *w = (f64::from(*w) / coarser).round_ties_even() as i8);
+        Ok(units(*scale).round_ties_even() as i32)
+    };
+    bias.iter().zip(channels).map(count).collect()
 }

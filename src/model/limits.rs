@@ -4,23 +4,25 @@
 //! Three lines of defence. [`check_tensors`] and [`check_nodes`] read the graph before anything is
 //! built from it. Shapes
 //! are looked at again once tract knows all of them, and before it allocates ([`tensor_bytes`],
-//! [`MOST_MACS`]). And what tract still takes badly becomes an error of the file ([`shielded`]).
+//! [`MOST_LIVE_BYTES`], [`MOST_WORK`], [`MOST_OFFSETS`]). And what tract still takes badly becomes an error of the file ([`shielded`]).
 //! What is left (a stack that overflows, memory that the system refuses) ends the process, and
 //! the service manager starts it anew: `MemoryMax=` of the unit stands behind all this.
 
 use super::ModelError;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use tract_onnx::prelude::{TractError, TractResult};
 
 /// Initializers: as many as nodes, for the same reason.
 const MOST_TENSORS: usize = 40_000;
+/// Inputs, with those that have a default, and outputs.
+const MOST_OUTPUTS: usize = 64;
 const MOST_RANK: usize = 8;
 /// Longest list of integers in an attribute; shapes and windows have eight at most.
 const MOST_INTS: usize = 64;
 /// Largest integer in a window, a stride, a padding.
-const MOST_EXTENT: i64 = 4096;
+pub const MOST_EXTENT: i64 = 4096;
 /// Longest name of a dimension: tract reads names as formulas.
 const MOST_NAME_BYTES: usize = 128;
 /// Elements of a constant that is computed from constants: 1 GiB of f32.
@@ -29,9 +31,13 @@ const MOST_COMPUTED: u64 = 1 << 28;
 const MOST_SIDE: i64 = 4096;
 /// Bytes of a tensor between nodes: 1 GiB.
 pub const MOST_TENSOR_BYTES: usize = 1 << 30;
-/// Multiply-accumulates of a pass: ten minutes on the fastest board there is, and a thousand
-/// times what Xception takes for one view.
-pub const MOST_MACS: u64 = 10_000_000_000_000;
+/// Bytes of float tensors between nodes that are alive at the same time: 2 GiB.
+pub const MOST_LIVE_BYTES: usize = 2 << 30;
+/// Places of windows' taps that tract keeps: half a gigabyte of them.
+pub const MOST_OFFSETS: u64 = 1 << 25;
+/// Multiply-accumulates of a pass, and values that are looked at besides: ten minutes on the
+/// fastest board there is, and a thousand times what Xception takes for one view.
+pub const MOST_WORK: u64 = 10_000_000_000_000;
 
 /// Refuses files whose tensors or inputs are of no size that a classifier has.
 pub fn check_tensors(proto: &ModelProto) -> Result<(), ModelError> {
@@ -39,6 +45,13 @@ pub fn check_tensors(proto: &ModelProto) -> Result<(), ModelError> {
     if graph.initializer.len() > MOST_TENSORS {
         let n = graph.initializer.len();
         return Err(bad(format!("{n} initializers, the limit is {MOST_TENSORS}")));
+    }
+    if graph.input.len() > MOST_TENSORS || graph.output.len() > MOST_OUTPUTS {
+        let (inputs, outputs) = (graph.input.len(), graph.output.len());
+        return Err(bad(format!(
+            "{inputs} inputs and {outputs} outputs, the limits are {MOST_TENSORS} and \
+             {MOST_OUTPUTS}"
+        )));
     }
     if !graph.sparse_initializer.is_empty() {
         return Err(bad("it has sparse initializers, which are not supported".into()));
@@ -78,11 +91,12 @@ fn named(node: &NodeProto, why: impl std::fmt::Display) -> ModelError {
 fn input_sides(graph: &GraphProto) -> Result<(), ModelError> {
     use tract_onnx::pb::tensor_shape_proto::dimension::Value;
     use tract_onnx::pb::type_proto::Value::TensorType;
+    let constants: HashSet<&str> = graph.initializer.iter().map(|t| &*t.name).collect();
     for input in &graph.input {
         let Some(TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
             continue;
         };
-        let is_image = !graph.initializer.iter().any(|t| t.name == input.name);
+        let is_image = !constants.contains(&*input.name);
         for dimension in tensor.shape.iter().flat_map(|shape| &shape.dim) {
             match &dimension.value {
                 Some(Value::DimValue(n)) if is_image && *n > MOST_SIDE => {
@@ -137,6 +151,10 @@ fn plain(node: &NodeProto, attribute: &AttributeProto) -> Result<(), ModelError>
     if attribute.ints.len() > MOST_INTS && node.op_type != "Constant" {
         let n = attribute.ints.len();
         return Err(named(node, format!("`{name}` has {n} numbers, the limit is {MOST_INTS}")));
+    }
+    if name == "perm" && attribute.ints.len() > MOST_RANK {
+        let n = attribute.ints.len();
+        return Err(named(node, format!("`perm` has {n} numbers, the limit is {MOST_RANK}")));
     }
     // tract looks for the swaps that make it, without an end where it is none.
     let in_order = || (0..attribute.ints.len() as i64).all(|i| attribute.ints.contains(&i));
@@ -226,6 +244,11 @@ fn constant(node: &NodeProto) -> Result<u64, ModelError> {
         None => Ok(1 + a.ints.len() as u64 + a.floats.len() as u64 + a.strings.len() as u64),
     };
     node.attribute.iter().map(of).try_fold(0, |most: u64, n| Ok(most.max(n?)))
+}
+
+/// How many values a shape has.
+pub fn values(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |n: u64, &side| n.saturating_mul(side as u64))
 }
 
 /// Bytes of a tensor of f32 between nodes; an error above [`MOST_TENSOR_BYTES`].
@@ -327,6 +350,18 @@ mod tests {
             (
                 nodes(vec![node("Transpose", &["x"], vec![ints("perm", &[0, 2, 2, 1])])]),
                 "the Transpose node `y`: `perm` is [0, 2, 2, 1], no permutation",
+            ),
+            (
+                nodes(vec![node("Transpose", &["x"], vec![ints("perm", &[0; 9])])]),
+                "the Transpose node `y`: `perm` has 9 numbers, the limit is 8",
+            ),
+            (
+                nodes(vec![node("Constant", &[], vec![ints("perm", &[0; 100_000])])]),
+                "the Constant node `y`: `perm` has 100000 numbers, the limit is 8",
+            ),
+            (
+                GraphProto { output: vec![ValueInfoProto::default(); 65], ..Default::default() },
+                "0 inputs and 65 outputs, the limits are 40000 and 64",
             ),
             (
                 nodes(vec![node("Conv", &["x"], vec![one("group", 0)])]),

@@ -5,10 +5,12 @@
 //! operators become regions of our own (`import`, `op`); tract runs the rest. Pooling
 //! and head are computed here, in float, from the same features that the maps are made of.
 
+mod costs;
 mod features;
 mod head;
 mod import;
 mod limits;
+mod lower;
 pub mod metadata;
 mod onnx;
 mod op;
@@ -20,16 +22,17 @@ pub use metadata::Normalisation;
 use crate::config::ModelConfig;
 use crate::int8::Isa;
 use crate::int8::graph::{Layout, Op};
+use costs::Costs;
 pub use features::Features;
 use op::{RegionOp, Shared};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::{Cost, DimLike, Factoid, ToDim, bail};
+use tract_onnx::tract_hir::internal::{Factoid, ToDim, bail};
 
 /// Why a model cannot be used: one line each, with the cause.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +65,7 @@ pub enum ModelError {
 /// Larger files are refused: 1 GiB.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// A loaded model. Plans for input sizes are made on demand and kept.
+/// A loaded model. Plans for input sizes are made on demand, and kept while someone has them.
 pub struct Model {
     /// Its file's name, or `default`, for people.
     pub name: String,
@@ -94,7 +97,7 @@ pub struct Model {
     graph: InferenceModel,
     shared: Arc<Shared>,
     regions: usize,
-    plans: Mutex<HashMap<[usize; 2], Arc<Plan>>>,
+    plans: Mutex<HashMap<[usize; 2], Weak<Plan>>>,
 }
 
 /// A model at one input size, ready to run.
@@ -185,7 +188,7 @@ impl Model {
         let features = dequantized(&mut proto, &ending.features);
         onnx::prune(&mut proto, std::slice::from_ref(&features));
         limits::check_nodes(&proto)?;
-        let imported = import::import(&onnx::Graph::new(&proto)?, isa)?;
+        let imported = imported(&mut proto, isa)?;
         let mut model = Model {
             name: name.to_string(),
             sha256: sha256.into(),
@@ -251,11 +254,12 @@ impl Model {
             });
             regions.push(RegionOp { region: Arc::new(region), shared: self.shared.clone() });
         }
-        let made: Vec<String> = nodes.iter().flat_map(|n| n.output.clone()).collect();
+        let made: HashSet<String> = nodes.iter().flat_map(|n| n.output.clone()).collect();
         graph.node.retain(|n| {
             !n.output.iter().any(|o| imported.replaced.contains(o) || made.contains(o))
         });
         graph.node.extend(nodes);
+        graph.node.extend(imported.added);
         onnx::prune(&mut proto, &[features.to_string()]);
         self.float_nodes = self.left_in_float(&proto);
         let packed =
@@ -275,8 +279,10 @@ impl Model {
         let between = [op::OP_TYPE, "QuantizeLinear", "DequantizeLinear", "Constant", "Identity"];
         let nodes = proto.graph.iter().flat_map(|g| &g.node);
         let nodes = nodes.filter(|n| !between.contains(&&*n.op_type));
-        let why = |output: &str| match self.fallbacks.iter().find(|f| f.node == output) {
-            Some(known) => known.why.clone(),
+        let known: HashMap<&str, &String> =
+            self.fallbacks.iter().map(|f| (&*f.node, &f.why)).collect();
+        let why = |output: &str| match known.get(output) {
+            Some(why) => why.to_string(),
             None if self.is_int8() || !self.fallbacks.is_empty() => {
                 "it stands between float nodes, or has no int8 operator".into()
             }
@@ -295,14 +301,20 @@ impl Model {
         self.regions > 0
     }
 
-    /// The plan for an input of `[h, w]`, made at the first call.
+    /// The plan for an input of `[h, w]`, made where nobody has it.
     pub fn plan(&self, size: [usize; 2]) -> Result<Arc<Plan>, ModelError> {
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(plan) = plans.get(&size) {
-            return Ok(plan.clone());
+        if let Some(plan) = plans.get(&size).and_then(Weak::upgrade) {
+            return Ok(plan);
+        }
+        let known = plans.len();
+        plans.retain(|_, plan| plan.strong_count() > 0);
+        if plans.len() < known {
+            // Of the size of plans that are gone.
+            self.shared.forget();
         }
         let plan = Arc::new(self.new_plan(size)?);
-        plans.insert(size, plan.clone());
+        plans.insert(size, Arc::downgrade(&plan));
         Ok(plan)
     }
 
@@ -363,12 +375,11 @@ impl Model {
             return Err(fail(format!("the model has a fixed input of {h}x{w}")));
         }
         let shape = self.input_shape(size);
-        let build = || -> TractResult<(Arc<TypedRunnableModel>, TypedModel)> {
-            let model = self.typed(shape)?.into_decluttered()?;
-            let typed = model.clone();
-            Ok((model.into_optimized()?.into_runnable()?, typed))
-        };
-        let (runnable, typed) = limits::shielded(build).map_err(|e| fail(format!("{e:#}")))?;
+        let typed = limits::shielded(|| self.typed(shape)?.into_decluttered());
+        let typed = typed.map_err(|e| fail(format!("{e:#}")))?;
+        // Before tract works out how windows move: what that takes is looked at, too.
+        let Costs { macs_int8, macs_float, arena_bytes, float_bytes } =
+            Costs::of(&typed).map_err(fail)?;
         let fact = typed.output_fact(0).map_err(|e| fail(format!("{e:#}")))?;
         let out = fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
         let grid = match (self.features_layout, &out[..]) {
@@ -384,26 +395,9 @@ impl Model {
                 )));
             }
         };
-        let float_bytes = live_bytes(&typed);
-        let mut plan =
-            Plan { size, grid, macs_int8: 0, macs_float: 0, arena_bytes: 0, float_bytes, runnable };
-        for node in typed.nodes() {
-            if let Some(op) = node.op_as::<op::PlannedOp>() {
-                plan.macs_int8 += op.plan.macs;
-                plan.arena_bytes = plan.arena_bytes.max(op.plan.arena_len);
-            } else if let Ok(inputs) = typed.node_input_facts(node.id)
-                && let Ok(costs) = node.op.cost(&inputs)
-            {
-                let fma = costs.iter().filter(|(c, _)| matches!(c, Cost::FMA(_)));
-                plan.macs_float += fma.filter_map(|(_, n)| n.to_usize().ok()).sum::<usize>() as u64;
-            }
-        }
-        let macs = plan.macs_int8.saturating_add(plan.macs_float);
-        if macs > limits::MOST_MACS {
-            let most = limits::MOST_MACS;
-            return Err(fail(format!("{macs} multiply-accumulates a pass, the limit is {most}")));
-        }
-        Ok(plan)
+        let optimized = limits::shielded(|| typed.into_optimized()?.into_runnable());
+        let runnable = optimized.map_err(|e| fail(format!("{e:#}")))?;
+        Ok(Plan { size, grid, macs_int8, macs_float, arena_bytes, float_bytes, runnable })
     }
 
     /// How a pass lays out its input: `[h, w, 3]` or `[3, h, w]`.
@@ -473,35 +467,6 @@ impl Model {
     }
 }
 
-/// Bytes of the tensors that are alive at the same time, at most, when the nodes run in
-/// order and each tensor goes with its last reader. Constants are not counted.
-fn live_bytes(model: &TypedModel) -> usize {
-    let Ok(order) = model.eval_order() else { return 0 };
-    let bytes = |outlet: OutletId| {
-        let fact = model.outlet_fact(outlet).ok().filter(|f| f.konst.is_none());
-        fact.and_then(|f| {
-            f.shape.as_concrete().map(|s| s.iter().product::<usize>() * f.datum_type.size_of())
-        })
-    };
-    let place: HashMap<usize, usize> = order.iter().enumerate().map(|(i, &n)| (n, i)).collect();
-    let mut change = vec![0i64; order.len() + 2];
-    for &id in &order {
-        let node = model.node(id);
-        for (slot, outlet) in node.outputs.iter().enumerate() {
-            let last = outlet.successors.iter().filter_map(|s| place.get(&s.node)).max();
-            let last = last.copied().unwrap_or(order.len());
-            let size = bytes(OutletId::new(id, slot)).unwrap_or(0) as i64;
-            change[place[&id]] += size;
-            change[last + 1] -= size;
-        }
-    }
-    let live = change.iter().scan(0, |live, c| {
-        *live += c;
-        Some(*live)
-    });
-    live.max().unwrap_or(0) as usize
-}
-
 /// Elements of all initializers of rank 1 and more: weights and biases, not scales.
 fn parameters(proto: &ModelProto) -> u64 {
     let tensors = proto.graph.iter().flat_map(|g| &g.initializer);
@@ -564,9 +529,8 @@ impl Input {
         use tract_onnx::pb::type_proto::Value::TensorType;
         let bad = |why: String| Err(ModelError::Bad(why));
         let Some(graph) = &proto.graph else { return bad("it contains no graph".into()) };
-        let constants: Vec<&str> = graph.initializer.iter().map(|t| &*t.name).collect();
-        let inputs: Vec<_> =
-            graph.input.iter().filter(|i| !constants.contains(&&*i.name)).collect();
+        let constants: HashSet<&str> = graph.initializer.iter().map(|t| &*t.name).collect();
+        let inputs: Vec<_> = graph.input.iter().filter(|i| !constants.contains(&*i.name)).collect();
         let [input] = inputs[..] else {
             return bad(format!("{} inputs, expected one", inputs.len()));
         };
@@ -599,6 +563,19 @@ impl Input {
         let size = h.zip(w).map(|(h, w)| [h, w]);
         Ok(Input { name: input.name.clone(), layout, size })
     }
+}
+
+/// What runs in int8. What does not is a float operator afterwards, in any dialect.
+fn imported(proto: &mut ModelProto, isa: Isa) -> Result<import::Imported, ModelError> {
+    let graph = onnx::Graph::new(proto)?;
+    let imported = import::import(&graph, isa);
+    let lowered = lower::lowered(&graph, &imported.fallbacks);
+    if lowered.is_empty() {
+        return Ok(imported);
+    }
+    drop(imported);
+    lower::replace(proto, lowered);
+    Ok(import::import(&onnx::Graph::new(proto)?, isa))
 }
 
 /// The float tensor of the features: pooling on integers gets a DequantizeLinear.

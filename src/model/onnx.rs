@@ -93,6 +93,25 @@ impl<'a> Graph<'a> {
         self.constants.contains_key(tensor)
     }
 
+    /// Names of the scale and the zero point, if there is one, that integers were made with.
+    pub fn code_of(&self, tensor: &str) -> Option<&'a [String]> {
+        /// Pools in a row; a file with more is not a network's.
+        const MOST_POOLS: usize = 16;
+
+        let mut node = self.producer(tensor)?;
+        for _ in 0..MOST_POOLS {
+            if node.op_type == "MaxPool" {
+                node = self.producer(&node.input[0])?;
+            }
+        }
+        let at = match &*node.op_type {
+            "QuantizeLinear" => 1,
+            "QLinearConv" | "QLinearAdd" => 6,
+            _ => return None,
+        };
+        Some(&node.input[at..node.input.len().min(at + 2)])
+    }
+
     /// The value of an initializer or Constant node.
     pub fn constant(&self, tensor: &str) -> Option<Tensor> {
         let proto = self.constants.get(tensor)?;
@@ -124,13 +143,19 @@ impl<'a> Graph<'a> {
                     Some(n) => floats(self.constant(n)?.cast_to::<f32>().ok()?.as_ref()),
                     None => vec![0.0; scale.len()],
                 };
-                if scale.is_empty() || zero.len() != scale.len() {
+                if scale.is_empty()
+                    || zero.len() != scale.len()
+                    || int(node, "block_size").unwrap_or(0) != 0
+                {
                     return None;
                 }
                 let rank = shape.len() as i64;
                 let axis = int(node, "axis").unwrap_or(1);
                 let axis = if axis < 0 { axis + rank } else { axis };
                 let after = usize::try_from(axis).ok()?.saturating_add(1);
+                if scale.len() > 1 && shape.get(after - 1) != Some(&scale.len()) {
+                    return None;
+                }
                 let inner: usize = shape.get(after..).unwrap_or(&[]).iter().product();
                 let at =
                     |i: usize| if scale.len() == 1 { 0 } else { i / inner.max(1) % scale.len() };

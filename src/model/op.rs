@@ -38,6 +38,13 @@ impl Shared {
         self.workspaces.lock().unwrap_or_else(|e| e.into_inner()).push(workspace);
     }
 
+    /// Drops what is kept and not in use.
+    pub fn forget(&self) {
+        self.workspaces.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        self.features.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        *self.input.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
     /// Memory for features; full of what was in it before.
     pub fn take_features(&self, shape: &[usize]) -> TractResult<Tensor> {
         let mut kept = self.features.lock().unwrap_or_else(|e| e.into_inner());

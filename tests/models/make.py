@@ -38,7 +38,10 @@ def model(nodes, constants, input_shape, opset=13, output="out", metadata=()):
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
     stored = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
     graph = helper.make_graph(nodes, "net", inputs, outputs, stored)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    opsets = opsets[:1 + any(n.domain == "com.microsoft" for n in nodes)]
+    # Opset 21 needs a newer container.
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8 if opset < 21 else 10)
     for key, value in dict(metadata).items():
         made.metadata_props.add(key=key, value=value)
     return made
@@ -48,9 +51,12 @@ def save(name, made):
     onnx.save(made, HERE / f"{name}.onnx")
 
 
-def run(made, image, output=None):
+def run(made, image, output=None, as_defined=False):
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    if as_defined:
+        # Node by node. What fuses them saturates the bias of a channel without weights.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(made.SerializeToString(), options).run(output, {"image": image})
 
 
@@ -116,6 +122,10 @@ def floats():
     one("mean_of_channels", [node("ReduceMean", ["features"], ["gap"], axes=[1], keepdims=0),
                              node("Flatten", ["gap"], ["flat"])] + gemm,
         {"w": weight(64, CLASSES), "b": BIAS}, shape=FIXED)
+    one("gated_head", flat[:1] + [node("Sigmoid", ["gap"], ["gate"]),
+                                  node("Flatten", ["gate"], ["flat"])] + gemm)
+    one("computed_bias", flat + [node("Relu", ["b"], ["positive"]),
+                                 node("Gemm", ["flat", "w", "positive"], ["out"])])
     one("rank_3", flat + gemm, shape=[3, SIDE, SIDE])
     one("four_channels", flat + gemm, shape=[1, 4, SIDE, SIDE])
     one("bad_metadata", flat + gemm, metadata={"scaling": "imagenet"})
@@ -194,9 +204,9 @@ def step(made):
     known = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     pool = next(n for n in made.graph.node if n.op_type.endswith("GlobalAveragePool"))
     if pool.op_type.startswith("QLinear"):
-        return float(known[pool.input[1]])
+        return known[pool.input[1]]
     maker = next(n for n in made.graph.node if pool.input[0] in n.output)
-    return float(known[maker.input[1]])
+    return known[maker.input[1]]
 
 
 def quantize(name, made, images, image, options):
@@ -215,7 +225,7 @@ def quantize(name, made, images, image, options):
     probed, output = with_features(made)
     features = run(probed, image, [output])[0][0].transpose(1, 2, 0)
     np.save(HERE / f"{name}.npy", np.ascontiguousarray(features, F))
-    cases[name] = {"step": step(made)}
+    cases[name] = {"step": float(step(made))}
 
 
 def quantized(image):
@@ -276,6 +286,135 @@ def layers(image):
             quantize(f"layer_{name}_{dialect}", made, [image], image, options)
 
 
+# --- what ONNX allows and the quantizer does not write, node by node
+
+
+def written():
+    """Quantized models by name: nodes from `image` to `y`, which is pooled, and constants."""
+    rng = np.random.default_rng(21)
+    u8, s8 = np.uint8, np.int8
+    scale, zero = F(1 / 127), u8(128)
+    weights = rng.integers(-127, 128, (3, 3, 3, 3)).astype(s8)
+    image = {"s": scale, "z": zero}
+    kernel = {"w": weights, "ws": F(0.002) * np.array([1, 2, 3], F), "wz": np.zeros(3, s8)}
+    q = lambda x, y, s="s", z="z": node("QuantizeLinear", [x, s, z], [y])
+    dq = lambda x, y, s="s", z="z", **more: node("DequantizeLinear", [x, s, z], [y], **more)
+    qi = [q("image", "i")]
+    start = qi + [dq("i", "x")]
+    weigh = dq("w", "wf", "ws", "wz", axis=0)
+    conv = [weigh, node("Conv", ["x", "wf"], ["c"], pads=[1, 1, 1, 1])]
+    end = [q("c", "cq", "cs", "cz"), dq("cq", "y", "cs", "cz")]
+    out = {"cs": F(0.02), "cz": u8(120)}
+    qconv = lambda x, y, of=("s", "z"), **more: node(
+        "QLinearConv", [x, *of, "w", "ws", "wz", "cs", "cz"], [y], pads=[1, 1, 1, 1], **more)
+    qadd = lambda a, b, y, of=("cs", "cz", "cs", "cz"): node(
+        "QLinearAdd", [a, *of[:2], b, *of[2:], "ys", "yz"], [y], domain="com.microsoft")
+    total = {"ys": F(0.03), "yz": u8(127)}
+    # A channel without weights, and so with a scale in which its bias is no 32-bit number.
+    dead = kernel | {"ws": np.array([0.002, 7.9e-12, 0.004], F), "b": np.array([0.1, 0.5, -0.2], F)}
+    bias = [weigh, node("Conv", ["x", "wf", "b"], ["c"], pads=[1, 1, 1, 1])]
+    other = {"s2": F(1.7 / 127), "z2": u8(100), "ds": F(0.03), "dz": u8(90)}
+    pool = dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    pads = {"pads": np.array([0, 0, 1, 2, 0, 0, 2, 1])}
+    return {
+        "layer_dead_channel": (start + bias + end, image | dead | out),
+        # Read with another scale than it was made with, by an operator and in float.
+        "layer_read_otherwise_qdq": (
+            qi + [dq("i", "x", "s2", "z2")] + conv + [end[0], dq("cq", "y", "ds", "dz")],
+            image | kernel | out | other),
+        "layer_read_otherwise_qop": (
+            qi + [qconv("i", "c", ("s2", "z2")), qadd("i", "c", "a", ("s2", "z", "ds", "dz")),
+                  dq("a", "y", "ys", "yz")], image | kernel | out | total | other),
+        "layer_signed_by_its_maker": (
+            [q("image", "i", z="zs"), node("DequantizeLinear", ["i", "s"], ["x"])] + conv + end,
+            {"s": scale, "zs": s8(0)} | kernel | out),
+        "layer_signed_by_attribute": (
+            [node("QuantizeLinear", ["image", "s"], ["i"], output_dtype=TensorProto.INT8),
+             node("DequantizeLinear", ["i", "s"], ["x"])] + conv + end,
+            {"s": scale} | kernel | out, 21),
+        "layer_pool_relu": (
+            start + [node("MaxPool", ["x"], ["p"], **pool), node("Relu", ["p"], ["c"]),
+                     q("c", "cq"), dq("cq", "y")], image),
+        "layer_pad_relu": (
+            start + [node("Pad", ["x", "pads"], ["p"]), node("Relu", ["p"], ["c"]),
+                     q("c", "cq"), dq("cq", "y")], image | pads),
+        "layer_pad_rescaled": (
+            start + [node("Pad", ["x", "pads"], ["c"])] + end,
+            image | pads | {"cs": F(1.01 / 127), "cz": u8(127)}),
+        "layer_spread_add": (
+            start + [node("MaxPool", ["x"], ["p"], kernel_shape=[24, 28]), q("p", "pq"),
+                     dq("pq", "pf"), node("Add", ["pf", "x"], ["c"])] + end, image | out),
+        "layer_bounds_crossed": (
+            start + conv + [node("Clip", ["c", "low", "high"], ["r"]), q("r", "cq", "cs", "cz"),
+                            dq("cq", "y", "cs", "cz")],
+            image | kernel | out | {"low": F(1), "high": F(0.5)}),
+        # Those that need a float stretch.
+        "float_axis_1": (
+            start + [dq("w", "wf", "ws", "wz"), conv[1]] + end, image | kernel | out),
+        "float_scales_of_channels": (
+            start + conv + [end[0], dq("cq", "y", "ds", "dz", axis=1)],
+            image | kernel | out | {"ds": np.array([0.01, 0.02, 0.03], F),
+                                    "dz": np.array([120, 100, 110], u8)}),
+        "float_pad_value": (
+            start + [node("Pad", ["x", "pads", "half"], ["c"])] + end,
+            image | pads | out | {"half": F(0.5)}),
+        "float_pad_axes": (
+            start + [node("Pad", ["x", "two", "", "axes"], ["c"])] + end,
+            image | out | {"two": np.array([2, 1, 1, 2]), "axes": np.array([2, 3])}, 18),
+        # A window that we have not, and a sum that can overflow, on integers.
+        "float_pool_of_integers": (
+            qi + [qconv("i", "c"), node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2],
+                                        strides=[3, 3], ceil_mode=1),
+                  qconv("p", "d", ("cs", "cz")), dq("d", "y", "cs", "cz")], image | kernel | out),
+        "float_overflow": (
+            qi + [node("QLinearConv", ["i", "s", "z", "w", "ws", "wz", "cs", "cz", "b"], ["c"]),
+                  dq("c", "y", "cs", "cz")],
+            image | kernel | {"cs": F(6e-9), "cz": u8(120),
+                              "b": np.array([20_000, 5000, -7000], np.int32)}),
+        # An integer tensor that two regions have, and no float node.
+        "float_between": (
+            qi + [qconv("i", "c"), node("MaxPool", ["c"], ["p"], **pool), dq("p", "pf", "cs", "cz"),
+                  node("Sigmoid", ["pf"], ["t"]), q("t", "tq", "cs", "cz"), qadd("c", "tq", "a"),
+                  dq("a", "y", "ys", "yz")], image | kernel | out | total),
+    }
+
+
+def by_hand(image):
+    rng = np.random.default_rng(22)
+    ending = [node("GlobalAveragePool", ["y"], ["gap"]), node("Flatten", ["gap"], ["flat"]),
+              node("Gemm", ["flat", "head", "bias"], ["out"])]
+    head = {"head": rng.standard_normal((3, CLASSES)).astype(F), "bias": BIAS}
+    for name, (nodes, constants, *opset) in written().items():
+        made = model(nodes + ending, constants | head, [1, 3, "h", "w"], *opset)
+        save(name, made)
+        probed, output = with_features(made)
+        features = run(probed, image, [output], as_defined=True)[0][0].transpose(1, 2, 0)
+        np.save(HERE / f"{name}.npy", np.ascontiguousarray(features, F))
+        cases[name] = {"step": float(np.max(step(made)))}
+
+    # A head in integers, its weights half of what they are to be and its scale again.
+    scale = F(np.abs(HEAD).max() / 127)
+    constants = {"s": F(0.01), "z": np.uint8(0), "w": np.rint(HEAD / scale).astype(np.int8),
+                 "ws": scale * 4, "wz": np.int8(0),
+                 "b": np.rint(BIAS / (F(0.01) * scale)).astype(np.int32)}
+    gemm = node("QGemm", ["flat", "s", "z", "w", "ws", "wz", "b"], ["out"], alpha=0.25,
+                domain="com.microsoft")
+    nodes = body() + [node("GlobalAveragePool", ["features"], ["gap"]),
+                      node("Flatten", ["gap"], ["real"]),
+                      node("QuantizeLinear", ["real", "s", "z"], ["flat"]), gemm]
+    save("qgemm", model(nodes, BODY | constants, DYNAMIC))
+
+    # What a plan of a size refuses: a window over everything, and much that is alive at once.
+    pools = [node("MaxPool", [a], [b], kernel_shape=[256, 256])
+             for a, b in zip(["image", *"abcd"], [*"abcd", "y"])]
+    save("many_pools", model(pools + ending, head, [1, 3, "h", "w"]))
+    pool = node("MaxPool", ["image"], ["y"], kernel_shape=[4096, 4096], auto_pad="SAME_UPPER")
+    save("everywhere_pool", model([pool] + ending, head, [1, 3, "h", "w"]))
+    alive = [node(op, ["image"], [op]) for op in ("Relu", "Sigmoid", "Tanh")]
+    sums = [node("Add", ["Relu", "Sigmoid"], ["sum"]), node("Add", ["sum", "Tanh"], ["y"])]
+    save("much_alive", model(alive + sums + ending, head, [1, 3, "h", "w"]))
+
+
 def main():
     image = random.uniform(-1, 1, (1, 3, 24, 28)).astype(F)
     np.save(HERE / "input.npy", image[0].transpose(1, 2, 0).copy())
@@ -287,6 +426,7 @@ def main():
     weights_only()
     quantized(image)
     layers(image)
+    by_hand(image)
     (HERE / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
     total = sum(p.stat().st_size for p in HERE.iterdir() if p.is_file())
     print(f"{total / 1e3:.0f} kB")
