@@ -382,6 +382,17 @@ fn ends_of_ranges() {
     }
 }
 
+#[test]
+fn as_many_tables_as_allowed_and_no_more() {
+    let zones = |count: usize| -> String {
+        let zone = |i| format!("[[zones]]\nname = \"z{i}\"\npolygon = [[0, 0], [1, 0], [0, 1]]\n");
+        (0..count).map(zone).collect()
+    };
+    parse(&zones(32), "f").unwrap();
+    let report = parse(&zones(33), "f").unwrap_err().to_string();
+    assert_eq!(report, "f:1: zones: 33 tables, allowed at most 32");
+}
+
 /// What is said about one key; combinations are another matter.
 fn complaints(path: &str, value: &str) -> String {
     match parse(&set(path, value), "f") {

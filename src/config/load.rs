@@ -467,3 +467,33 @@ fn not_toml(source: &str, error: &toml::de::Error) -> Problem {
     let text = format!("not TOML: {}", error.message());
     Problem { line: Some(line), column: Some(column), key: String::new(), text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_pen_are_one_edit_each() {
+        let cases = [
+            ("", "", 0),
+            ("scales", "scales", 0),
+            ("scales", "scale", 1),
+            ("scale", "scales", 1),
+            ("scales", "scalez", 1),
+            // Neighbours that changed places: at the start, within, at the end.
+            ("scales", "csales", 1),
+            ("scales", "sclaes", 1),
+            ("scales", "scalse", 1),
+            // Letters that changed places, but were no neighbours; and none is edited twice.
+            ("abc", "cba", 2),
+            ("ca", "abc", 3),
+            ("abcd", "badc", 2),
+            ("aab", "baa", 2),
+            ("hflip", "", 5),
+        ];
+        for (a, b, expected) in cases {
+            assert_eq!(edits(a, b), expected, "{a} to {b}");
+            assert_eq!(edits(b, a), expected, "{b} to {a}");
+        }
+    }
+}
