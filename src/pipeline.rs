@@ -253,8 +253,7 @@ impl Pipeline {
             finished: AtomicBool::new(false),
         });
         let heat = heat(&mut ready, &config.tta.thermal);
-        // One frame may cost many times the warm-up on a busy board.
-        let patience = STAGE_SILENCE.max(Duration::from_secs_f64(ready.warm_ms / 1e3 * 20.0));
+        let patience = patience(ready.warm_ms);
         let worker = Worker {
             shared: shared.clone(),
             ready,
@@ -517,6 +516,12 @@ fn first_timeout(config: &CameraConfig) -> Duration {
         CameraSource::Pipe => timeout.max(Duration::from_secs(10)),
         _ => timeout,
     }
+}
+
+/// How long inference may take over a frame before it hangs, by what one took to warm up: one may
+/// cost many times that on a busy board.
+fn patience(warm_ms: f64) -> Duration {
+    STAGE_SILENCE.max(Duration::from_secs_f64(warm_ms / 1e3 * 20.0))
 }
 
 /// Whether each stage waits for the next one: pictures from files do not come again, so

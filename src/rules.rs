@@ -187,10 +187,8 @@ impl Rule {
 mod tests {
     use super::*;
     use crate::config::ClassName;
-    use crate::frame::Rect;
     use crate::heatmap::ClassScore;
     use crate::heatmap::zone::ZoneShare;
-    use std::time::UNIX_EPOCH;
 
     fn labels() -> Vec<String> {
         vec!["church".into(), "golf ball".into()]
@@ -201,21 +199,11 @@ mod tests {
         let class =
             ClassScore { index, label: labels()[index].clone(), logit: 1.0, probability: 0.9 };
         Heatmap {
-            height: 1,
-            width: 1,
-            values: vec![1.0],
             classes: vec![class],
-            covers: Rect::full(1, 1),
-            picture: [1, 1],
-            views: Vec::new(),
             zones: vec![ZoneShare { name: "gate".into(), shares: vec![inside] }],
             sequence: ms,
             captured_at: start + Duration::from_millis(ms),
-            captured_wall: UNIX_EPOCH,
-            spent_ms: 0.0,
-            budget_ms: None,
-            heat_factor: None,
-            model_sha256: "ab".into(),
+            ..Heatmap::of_one_cell()
         }
     }
 

@@ -208,15 +208,8 @@ mod tests {
             classes: vec![ClassScore { index, label: "a".into(), logit: 1.0, probability: 1.0 }],
             covers: Rect::full(16, 16),
             picture: [16, 16],
-            views: Vec::new(),
-            zones: Vec::new(),
-            sequence: 0,
             captured_at: at,
-            captured_wall: std::time::SystemTime::now(),
-            spent_ms: 0.0,
-            budget_ms: None,
-            heat_factor: None,
-            model_sha256: "".into(),
+            ..Heatmap::of_one_cell()
         }
     }
 

@@ -95,6 +95,30 @@ impl Heatmap {
 }
 
 #[cfg(test)]
+impl Heatmap {
+    /// One cell of one class over a picture of one pixel, for tests to change.
+    pub(crate) fn of_one_cell() -> Self {
+        Self {
+            height: 1,
+            width: 1,
+            values: vec![1.0],
+            classes: vec![ClassScore { index: 0, label: "a".into(), logit: 1.0, probability: 1.0 }],
+            covers: Rect::full(1, 1),
+            picture: [1, 1],
+            views: Vec::new(),
+            zones: Vec::new(),
+            sequence: 0,
+            captured_at: Instant::now(),
+            captured_wall: SystemTime::UNIX_EPOCH,
+            spent_ms: 0.0,
+            budget_ms: None,
+            heat_factor: None,
+            model_sha256: "".into(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -173,29 +173,14 @@ mod tests {
     use super::*;
     use crate::heatmap::ClassScore;
     use proptest::prelude::*;
-    use std::time::{Instant, UNIX_EPOCH};
 
     fn map(height: usize, width: usize, values: Vec<f32>, covers: Rect) -> Heatmap {
         let classes = values.len() / (height * width);
         let class =
             |index| ClassScore { index, label: index.to_string(), logit: 0.0, probability: 0.5 };
-        Heatmap {
-            height,
-            width,
-            values,
-            classes: (0..classes).map(class).collect(),
-            covers,
-            picture: [100, 80],
-            views: Vec::new(),
-            zones: Vec::new(),
-            sequence: 0,
-            captured_at: Instant::now(),
-            captured_wall: UNIX_EPOCH,
-            spent_ms: 0.0,
-            budget_ms: None,
-            heat_factor: None,
-            model_sha256: "".into(),
-        }
+        let classes = (0..classes).map(class).collect();
+        let picture = [100, 80];
+        Heatmap { height, width, values, classes, covers, picture, ..Heatmap::of_one_cell() }
     }
 
     fn zone(polygon: &[[f64; 2]]) -> ZoneConfig {

@@ -15,7 +15,6 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Heat {
     sysfs: PathBuf,
     config: ThermalConfig,
-    sensor: String,
     thermal: Thermal,
     origin: Instant,
     read_at: Option<Instant>,
@@ -25,8 +24,8 @@ impl Heat {
     /// `None` where no sensor is configured. One that is not there is warned of: it may
     /// come later, and caps are still seen.
     pub fn new(config: &ThermalConfig, sysfs: &Path, now: Instant) -> Option<Self> {
-        let sensor = config.sensor.clone()?;
-        if thermal::temperature(sysfs, &sensor).is_none() {
+        let sensor = config.sensor.as_ref()?;
+        if thermal::temperature(sysfs, sensor).is_none() {
             let there = match thermal::sensors(sysfs).join(", ") {
                 none if none.is_empty() => "no sensor at all".into(),
                 names => names,
@@ -35,7 +34,6 @@ impl Heat {
         }
         Some(Self {
             sysfs: sysfs.to_path_buf(),
-            sensor,
             config: config.clone(),
             thermal: Thermal::new(config.into()),
             origin: now,
@@ -60,8 +58,9 @@ impl Heat {
     }
 
     fn read(&mut self, now: Instant) {
+        let sensor = self.config.sensor.as_ref();
         let reading = Reading {
-            celsius: thermal::temperature(&self.sysfs, &self.sensor),
+            celsius: sensor.and_then(|sensor| thermal::temperature(&self.sysfs, sensor)),
             capped: thermal::is_capped(&self.sysfs),
         };
         let since = now.saturating_duration_since(self.origin);

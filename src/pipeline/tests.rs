@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::frame::{FrameLayout, PixelFormat, YuvMatrix, YuvRange};
+use crate::sink::SinkError;
 use std::time::SystemTime;
 
 fn shared() -> Shared {
@@ -129,4 +130,54 @@ fn a_frame_that_nobody_took_is_filled_again() {
     assert_eq!(shared.health.counters.frames_skipped.get(), 99);
     // One waits in the slot while the next is made.
     assert_eq!(camera.made, 2);
+}
+
+/// A sink with viewers.
+struct Shown(Arc<Viewers>);
+
+impl Sink for Shown {
+    fn name(&self) -> &'static str {
+        "shown"
+    }
+    fn publish(&mut self, _: &Published) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn camera(&mut self, _: &CameraState) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn viewers(&self) -> Option<Arc<Viewers>> {
+        Some(self.0.clone())
+    }
+    fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn frames_are_decoded_between_heatmaps_only_where_somebody_looks() {
+    let mut shared = shared();
+    let beat = shared.health.stages.register("camera", STAGE_SILENCE, Instant::now());
+    // 1000 pictures a second at most: the second frame below is never too early.
+    let viewers = Arc::new(Viewers::new(1000.0, Instant::now()));
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Shown(viewers.clone()))];
+    shared.outlets = Arc::new(Outlets::start(sinks, &shared.health).unwrap());
+    let live = |byte| {
+        hand_on(&shared, frame(vec![byte]), false, &beat);
+        match shared.live.take(Duration::ZERO) {
+            Taken::Item(frame) => Some(frame.data[0]),
+            _ => None,
+        }
+    };
+    assert_eq!(live(1), None);
+    viewers.join();
+    assert_eq!(live(2), Some(2));
+    viewers.leave();
+    assert_eq!(live(3), None);
+}
+
+#[test]
+fn a_slow_board_has_twenty_times_its_warm_up() {
+    for (warm_ms, seconds) in [(0.0, 20), (1_000.0, 20), (2_500.0, 50)] {
+        assert_eq!(patience(warm_ms), Duration::from_secs(seconds), "{warm_ms} ms");
+    }
 }

@@ -241,25 +241,12 @@ mod tests {
     use super::*;
     use crate::frame::{Picture, Rect};
     use std::sync::Arc;
-    use std::time::SystemTime;
 
     fn item(side: usize) -> Published {
         let heatmap = Heatmap {
-            height: 1,
-            width: 1,
-            values: Vec::new(),
-            classes: Vec::new(),
-            covers: Rect { x: 0, y: 0, width: side as u32, height: side as u32 },
+            covers: Rect::full(side as u32, side as u32),
             picture: [side as u32; 2],
-            views: Vec::new(),
-            zones: Vec::new(),
-            sequence: 0,
-            captured_at: Instant::now(),
-            captured_wall: SystemTime::now(),
-            spent_ms: 0.0,
-            budget_ms: None,
-            heat_factor: None,
-            model_sha256: "".into(),
+            ..Heatmap::of_one_cell()
         };
         Published { picture: Arc::new(Picture::new(side, side)), heatmap: Arc::new(heatmap) }
     }
