@@ -28,6 +28,7 @@ pub mod model;
 pub mod pipeline;
 pub mod preprocess;
 pub mod redact;
+mod rescale;
 pub mod rules;
 pub mod sandbox;
 pub mod sink;

@@ -202,8 +202,7 @@ mod tests {
             classes: vec![class],
             zones: vec![ZoneShare { name: "gate".into(), shares: vec![inside] }],
             sequence: ms,
-            captured_at: start + Duration::from_millis(ms),
-            ..Heatmap::of_one_cell()
+            ..Heatmap::of_one_cell(start + Duration::from_millis(ms))
         }
     }
 

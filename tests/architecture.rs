@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("frame", &[]),
     // Resampling of pixels and maps, and wall-clock times as text: shared by several rooms.
     ("bilinear", &[]),
+    ("rescale", &[]),
     ("wall", &[]),
     ("config", &[]),
     ("health", &[]),
@@ -22,12 +23,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("slot", &[]),
     ("classes", &["config"]),
     ("camera", &["frame", "config", "sandbox", "redact"]),
-    ("preprocess", &["bilinear", "frame", "config"]),
+    ("preprocess", &["bilinear", "rescale", "frame", "config"]),
     ("model", &["frame", "config", "int8", "preprocess"]),
     ("tta", &["bilinear", "config", "model", "heatmap", "preprocess"]),
-    ("heatmap", &["bilinear", "wall", "frame", "config", "model"]),
+    ("heatmap", &["bilinear", "rescale", "wall", "frame", "config", "model"]),
     ("rules", &["config", "classes", "heatmap"]),
-    ("sink", &["wall", "frame", "config", "heatmap", "rules", "health", "sandbox", "redact"]),
+    (
+        "sink",
+        &["wall", "rescale", "frame", "config", "heatmap", "rules", "health", "sandbox", "redact"],
+    ),
     ("explain", &["frame", "config", "classes", "preprocess", "int8", "model", "tta", "heatmap"]),
     (
         "pipeline",

@@ -208,8 +208,7 @@ mod tests {
             classes: vec![ClassScore { index, label: "a".into(), logit: 1.0, probability: 1.0 }],
             covers: Rect::full(16, 16),
             picture: [16, 16],
-            captured_at: at,
-            ..Heatmap::of_one_cell()
+            ..Heatmap::of_one_cell(at)
         }
     }
 

@@ -97,7 +97,7 @@ impl Heatmap {
 #[cfg(test)]
 impl Heatmap {
     /// One cell of one class over a picture of one pixel, for tests to change.
-    pub(crate) fn of_one_cell() -> Self {
+    pub(crate) fn of_one_cell(captured_at: Instant) -> Self {
         Self {
             height: 1,
             width: 1,
@@ -108,7 +108,7 @@ impl Heatmap {
             views: Vec::new(),
             zones: Vec::new(),
             sequence: 0,
-            captured_at: Instant::now(),
+            captured_at,
             captured_wall: SystemTime::UNIX_EPOCH,
             spent_ms: 0.0,
             budget_ms: None,

@@ -6,6 +6,7 @@ use super::overlay::Overlay;
 use super::text::Typeface;
 use crate::config::OverlayConfig;
 use crate::frame::Picture;
+use crate::rescale::rescale;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -95,7 +96,7 @@ impl Sheet {
         let from = ImageRef::new(from_width, from_height, &picture.rgb, PixelType::U8x3).ok()?;
         let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        self.resizer.resize(&from, &mut to, &options).ok()?;
+        rescale(&mut self.resizer, &from, &mut to, &options).ok()?;
         Some(to.into_vec())
     }
 }

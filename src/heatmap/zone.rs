@@ -173,6 +173,7 @@ mod tests {
     use super::*;
     use crate::heatmap::ClassScore;
     use proptest::prelude::*;
+    use std::time::Instant;
 
     fn map(height: usize, width: usize, values: Vec<f32>, covers: Rect) -> Heatmap {
         let classes = values.len() / (height * width);
@@ -180,7 +181,15 @@ mod tests {
             |index| ClassScore { index, label: index.to_string(), logit: 0.0, probability: 0.5 };
         let classes = (0..classes).map(class).collect();
         let picture = [100, 80];
-        Heatmap { height, width, values, classes, covers, picture, ..Heatmap::of_one_cell() }
+        Heatmap {
+            height,
+            width,
+            values,
+            classes,
+            covers,
+            picture,
+            ..Heatmap::of_one_cell(Instant::now())
+        }
     }
 
     fn zone(polygon: &[[f64; 2]]) -> ZoneConfig {

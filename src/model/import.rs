@@ -63,7 +63,8 @@ pub struct Imported {
 /// Imports every quantized operator that `output` needs. `graph` must be pruned to it.
 pub fn import(graph: &Graph, isa: Isa) -> Imported {
     let (codes, shelf) = (HashMap::new(), Shelf::default());
-    let mut importer = Importer { graph, isa, shelf, codes, fallbacks: Vec::new() };
+    let pictures = pictures(graph);
+    let mut importer = Importer { graph, isa, shelf, pictures, codes, fallbacks: Vec::new() };
     let found = importer.recognise();
     let fallbacks = std::mem::take(&mut importer.fallbacks);
     Imported { fallbacks, ..build::build(&importer, found) }
@@ -150,6 +151,8 @@ struct Importer<'g> {
     graph: &'g Graph<'g>,
     isa: Isa,
     shelf: Shelf,
+    /// Tensors that are known to be of rank 4.
+    pictures: HashSet<&'g str>,
     /// By quantized tensor.
     codes: HashMap<String, Code>,
     fallbacks: Vec<Fallback>,
@@ -198,7 +201,7 @@ impl<'g> Importer<'g> {
     fn operator(&mut self, index: usize, node: &'g NodeProto) -> Result<Option<Found>, String> {
         match &*node.op_type {
             "Conv" => self.qdq(index, node, 1, |me, ends| me.conv(node, ends)).map(Some),
-            "Add" => self.qdq(index, node, 2, |_, _| Ok(Kind::Add)).map(Some),
+            "Add" => self.qdq(index, node, 2, |me, _| me.picture(node, Kind::Add)).map(Some),
             "MaxPool" if self.is_quantized(&node.input[0]) => self.bare_pool(index, node).map(Some),
             "MaxPool" => {
                 self.qdq(index, node, 1, |_, _| Ok(Kind::MaxPool(window(node, None)?))).map(Some)
@@ -206,7 +209,10 @@ impl<'g> Importer<'g> {
             "Pad" => self.qdq(index, node, 1, |me, _| me.pad(node)).map(Some),
             "Relu" | "Clip" => match self.folded(node) {
                 true => Ok(None),
-                false => self.qdq(index, node, 1, |_, _| Ok(Kind::Rescale)).map(Some),
+                false => {
+                    let kind = |me: &mut Self, _| me.picture(node, Kind::Rescale);
+                    self.qdq(index, node, 1, kind).map(Some)
+                }
             },
             "QuantizeLinear" => self.requantize(index, node),
             "QLinearConv" => self.qlinear_conv(index, node).map(Some),
@@ -227,6 +233,14 @@ impl<'g> Importer<'g> {
             matches!(&*p.op_type, "Conv" | "Add" | "MaxPool" | "Pad")
                 && self.graph.only_consumer(&node.input[0]).is_some()
         })
+    }
+
+    /// Operators that take tensors of any rank are ours for rank 4.
+    fn picture(&self, node: &NodeProto, kind: Kind) -> Result<Kind, String> {
+        match self.pictures.contains(&*node.output[0]) {
+            true => Ok(kind),
+            false => Err("its tensors are not known to have rank 4".into()),
+        }
     }
 
     fn is_quantized(&self, tensor: &str) -> bool {
@@ -290,7 +304,7 @@ impl<'g> Importer<'g> {
                 }
             }
         }
-        let code = self.made(current)?;
+        let code = self.code(&current.input, 1, false)?;
         let ends = Ends {
             from: inputs[0].quant,
             to: code.quant,
@@ -327,10 +341,11 @@ impl<'g> Importer<'g> {
     /// DequantizeLinear → QuantizeLinear with nothing between: a change of scale; and the
     /// border where a float tensor becomes int8.
     fn requantize(&mut self, index: usize, node: &NodeProto) -> Result<Option<Found>, String> {
-        let code = self.made(node)?;
+        let code = self.code(&node.input, 1, false)?;
         self.codes.insert(node.output[0].clone(), code);
         let Ok(from) = self.behind(&node.input[0]) else { return Ok(None) };
-        Ok(Some(Self::whole(index, node, vec![from], code, Kind::Rescale)))
+        let kind = self.picture(node, Kind::Rescale)?;
+        Ok(Some(Self::whole(index, node, vec![from], code, kind)))
     }
 
     /// MaxPool on an integer tensor, as QOperator files have it: scale and zero point stay.
@@ -339,17 +354,6 @@ impl<'g> Importer<'g> {
         let code = self.codes[&tensor];
         let read = Read { tensor, quant: code.quant };
         Ok(Self::whole(index, node, vec![read], code, Kind::MaxPool(window(node, None)?)))
-    }
-
-    /// What a QuantizeLinear makes.
-    fn made(&self, node: &NodeProto) -> Result<Code, String> {
-        // Without a zero point, since opset 21, an attribute says the type.
-        let signed = match int(node, "output_dtype").unwrap_or(0) {
-            0 | 2 => false,
-            3 => true,
-            other => return Err(format!("it is quantized to ONNX's type {other}, not to 8 bits")),
-        };
-        self.code(&node.input, 1, signed)
     }
 
     /// Scale and zero point from two neighbouring constant inputs of a node. `signed`: what
@@ -513,8 +517,61 @@ impl<'g> Importer<'g> {
     fn qlinear_add(&self, index: usize, node: &NodeProto) -> Result<Found, String> {
         let code = self.code(&node.input, 6, false)?;
         let sides = vec![self.read(node, 0)?, self.read(node, 3)?];
-        Ok(Self::whole(index, node, sides, code, Kind::Add))
+        let kind = self.picture(node, Kind::Add)?;
+        Ok(Self::whole(index, node, sides, code, kind))
     }
+}
+
+/// Operators whose output has the rank of their first input.
+const KEEP_RANK: [&str; 25] = [
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Relu",
+    "Clip",
+    "LeakyRelu",
+    "PRelu",
+    "Elu",
+    "Selu",
+    "Gelu",
+    "Mish",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Erf",
+    "Softplus",
+    "BatchNormalization",
+    "InstanceNormalization",
+    "GlobalAveragePool",
+    "QLinearGlobalAveragePool",
+    "Identity",
+    "Transpose",
+    "Pad",
+    "Concat",
+    "Resize",
+];
+
+/// The tensors that are known to have rank 4, whatever the size of the picture.
+fn pictures<'g>(graph: &Graph<'g>) -> HashSet<&'g str> {
+    let inputs = graph.proto.input.iter().map(|i| &*i.name);
+    let mut known: HashSet<&str> = inputs.filter(|name| !graph.is_constant(name)).collect();
+    for node in &graph.proto.node {
+        let is_one = match &*node.op_type {
+            "Conv" | "ConvInteger" | "ConvTranspose" | "QLinearConv" | "MaxPool"
+            | "AveragePool" | "QLinearAveragePool" => {
+                ints(node, "kernel_shape").is_none_or(|kernel| kernel.len() == 2)
+            }
+            // The smaller side is stretched.
+            "Add" | "Sub" | "Mul" | "Div" | "Min" | "Max" | "QLinearAdd" => {
+                node.input.iter().any(|name| known.contains(&**name))
+            }
+            op => KEEP_RANK.contains(&op) && known.contains(&*node.input[0]),
+        };
+        if is_one {
+            known.extend(node.output.iter().filter(|n| !n.is_empty()).map(String::as_str));
+        }
+    }
+    known
 }
 
 /// Operators that only a quantized file has.

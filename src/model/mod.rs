@@ -14,6 +14,7 @@ mod lower;
 pub mod metadata;
 mod onnx;
 mod op;
+mod zero_points;
 
 pub use head::Head;
 pub use import::{Fallback, Int8Node};
@@ -178,6 +179,7 @@ impl Model {
             .map_err(|e| ModelError::Bad(format!("{e:#}")))?;
         drop(data);
         limits::check_tensors(&proto)?;
+        zero_points::complete(&mut proto);
         let parameters = parameters(&proto);
         let normalisation = metadata::normalisation(&proto, config)?;
         let graph = onnx::Graph::new(&proto)?;

@@ -181,3 +181,18 @@ fn a_slow_board_has_twenty_times_its_warm_up() {
         assert_eq!(patience(warm_ms), Duration::from_secs(seconds), "{warm_ms} ms");
     }
 }
+
+#[test]
+fn a_reload_knows_how_hot_the_board_was() {
+    let mut config = Config::default();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/model.onnx");
+    config.model.path = Some(model.into());
+    config.model.size = Some([32, 32]);
+    config.tta.scales = vec![1.0];
+    config.tta.thermal.sensor = Some("no such sensor".into());
+    let [mut before, mut after] = [0; 2].map(|_| Ready::new(&config, None).unwrap());
+    before.heat = heat(&mut before, &config.tta.thermal);
+    assert!(before.heat.is_some() && after.heat.is_none());
+    after.go_on_from(&before);
+    assert!(after.heat.is_some_and(|heat| heat.goes_by(&config.tta.thermal)));
+}

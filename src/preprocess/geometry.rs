@@ -5,6 +5,7 @@
 
 use crate::config::{Fit, GeometryConfig};
 use crate::frame::{Picture, Placement, Rect};
+use crate::rescale::rescale;
 use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -157,7 +158,7 @@ impl Geometry {
         let mut target =
             CroppedImageMut::new(&mut target, x, y, width, height).map_err(|e| failed(&e))?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| failed(&e))
+        rescale(&mut self.resizer, &source, &mut target, &options).map_err(|e| failed(&e))
     }
 
     fn crop(&self, width: u32, height: u32) -> Result<Rect, GeometryError> {

@@ -17,11 +17,12 @@ use crate::frame::Picture;
 use crate::health::Metrics;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
+use crate::rescale::rescale;
 use crate::rules::{Change, Event};
 use crate::sandbox;
 use deliver::Shared;
 use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{PixelType, Resizer};
+use fast_image_resize::{PixelType, ResizeOptions, Resizer};
 use payload::{About, Topics};
 use queue::Message;
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
@@ -293,6 +294,6 @@ fn shrink(resizer: &mut Resizer, picture: &Picture, width: usize) -> Option<Pict
     let (from_width, from_height) = (picture.width as u32, picture.height as u32);
     let from = ImageRef::new(from_width, from_height, &picture.rgb, PixelType::U8x3).ok()?;
     let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
-    resizer.resize(&from, &mut to, None).ok()?;
+    rescale(resizer, &from, &mut to, &ResizeOptions::new()).ok()?;
     Some(Picture { width, height, rgb: to.into_vec() })
 }

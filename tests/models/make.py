@@ -332,6 +332,16 @@ def written():
             [node("QuantizeLinear", ["image", "s"], ["i"], output_dtype=TensorProto.INT8),
              node("DequantizeLinear", ["i", "s"], ["x"])] + conv + end,
             {"s": scale} | kernel | out, 21),
+        # No zero point, and no int8 operator: tract makes the integers.
+        "float_signed_by_attribute": (
+            [node("QuantizeLinear", ["image", "s"], ["i"], output_dtype=TensorProto.INT8),
+             node("DequantizeLinear", ["i", "s"], ["x"]), node("Sigmoid", ["x"], ["c"])] + end,
+            {"s": scale, "cs": F(1 / 255), "cz": u8(0)}, 21),
+        # The sum is signed because its summands are.
+        "layer_signed_by_summand": (
+            [q("image", "i", z="zs"), node("QLinearAdd", ["i", "s", "zs", "i", "s", "zs", "ys"],
+                                           ["a"], domain="com.microsoft"), dq("a", "y", "ys", "zs")],
+            {"s": scale, "zs": s8(0), "ys": F(0.02)}),
         "layer_pool_relu": (
             start + [node("MaxPool", ["x"], ["p"], **pool), node("Relu", ["p"], ["c"]),
                      q("c", "cq"), dq("cq", "y")], image),

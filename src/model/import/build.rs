@@ -82,7 +82,8 @@ impl<'i, 'g> Builder<'i, 'g> {
 
     fn replaced(&self) -> HashSet<String> {
         let nodes = self.inside.iter().map(|&n| &self.importer.graph.proto.node[n]);
-        nodes.flat_map(|node| node.output.clone()).collect()
+        let outputs = nodes.flat_map(|node| &node.output);
+        outputs.filter(|name| !name.is_empty()).cloned().collect()
     }
 
     fn region(&self, level: usize, members: Vec<Found>, added: &mut Vec<NodeProto>) -> Placed {

@@ -1,4 +1,4 @@
-use super::super::{limits, onnx};
+use super::super::{limits, onnx, zero_points};
 use super::*;
 use crate::int8::plan::{Plan, PlanError};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
@@ -41,7 +41,8 @@ fn imported(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Imported {
     let value = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
     let (input, output) = (vec![value("image")], vec![value("y")]);
     let graph = GraphProto { node, initializer, input, output, ..Default::default() };
-    let proto = ModelProto { graph: Some(graph), ..Default::default() };
+    let mut proto = ModelProto { graph: Some(graph), ..Default::default() };
+    zero_points::complete(&mut proto);
     limits::check_tensors(&proto).and_then(|()| limits::check_nodes(&proto)).unwrap();
     import(&onnx::Graph::new(&proto).unwrap(), Isa::Scalar)
 }
@@ -96,8 +97,24 @@ fn an_output_of_another_type_is_told() {
     // INT16.
     nodes[at] = with(nodes[at].clone(), "output_dtype", 5);
     let imported = imported(nodes, vec![float("s", &[0.1])]);
-    let why = "it is quantized to ONNX's type 5, not to 8 bits";
+    let why = "it is quantized to I16, not to 8 bits";
     assert_eq!(left(&imported), [why; 2]);
+}
+
+#[test]
+fn what_may_not_be_a_picture_stays_in_float() {
+    let flat = [node("QuantizeLinear", "image s", "i"), node("DequantizeLinear", "i s", "d")];
+    let flat = [&flat[..], &[node("Flatten", "d", "f"), node("QuantizeLinear", "f s", "g")]];
+    let flat = [&flat.concat()[..], &[node("DequantizeLinear", "g s", "x")]].concat();
+    let relu = vec![node("Relu", "x", "c")];
+    let add = vec![node("Add", "x x", "c")];
+    let why = "its tensors are not known to have rank 4";
+    for between in [relu, add] {
+        let nodes = [flat.clone(), between.clone(), written()].concat();
+        assert_eq!(left(&imported(nodes, vec![float("s", &[0.1])])), [why]);
+        let nodes = [read(), between, written()].concat();
+        assert_eq!(left(&imported(nodes, vec![float("s", &[0.1])])), [""; 0]);
+    }
 }
 
 #[test]

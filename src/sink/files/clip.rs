@@ -246,7 +246,7 @@ mod tests {
         let heatmap = Heatmap {
             covers: Rect::full(side as u32, side as u32),
             picture: [side as u32; 2],
-            ..Heatmap::of_one_cell()
+            ..Heatmap::of_one_cell(Instant::now())
         };
         Published { picture: Arc::new(Picture::new(side, side)), heatmap: Arc::new(heatmap) }
     }

@@ -2,8 +2,9 @@
 
 use super::sys::Format;
 use crate::frame::Picture;
+use crate::rescale::rescale;
 use fast_image_resize::images::{CroppedImageMut, Image, ImageRef};
-use fast_image_resize::{PixelType, Resizer};
+use fast_image_resize::{PixelType, ResizeOptions, Resizer};
 use yuv::{BufferStoreMut, YuvChromaSubsampling, YuvPackedImageMut, YuvPlanarImageMut};
 use yuv::{YuvRange, YuvStandardMatrix};
 
@@ -116,7 +117,7 @@ impl Converter {
         let source = ImageRef::new(from.0, from.1, &picture.rgb, PixelType::U8x3)?;
         let mut whole = Image::from_slice_u8(width, height, &mut self.fitted.rgb, PixelType::U8x3)?;
         let mut target = CroppedImageMut::new(&mut whole, (width - w) / 2, (height - h) / 2, w, h)?;
-        Ok(self.resizer.resize(&source, &mut target, None)?)
+        Ok(rescale(&mut self.resizer, &source, &mut target, &ResizeOptions::new())?)
     }
 }
 
