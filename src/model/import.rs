@@ -22,6 +22,12 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 
+/// No kernel has wider panels of weights.
+const PANEL_COLUMNS: usize = 32;
+/// Bytes of grouped weights once each group is padded to whole panels: a thousand times what
+/// networks with groups have.
+const MOST_GROUPED_BYTES: usize = 1 << 28;
+
 /// A region and its place in the graph.
 #[derive(Debug)]
 pub struct Placed {
@@ -691,6 +697,11 @@ fn pack(
         &turned
     };
     let m = n / group;
+    // A group takes whole panels of columns, however few it has.
+    let padded = group.saturating_mul(m.next_multiple_of(PANEL_COLUMNS).saturating_mul(k));
+    if group > 1 && padded > MOST_GROUPED_BYTES {
+        return Err(format!("its {group} groups of {m} channels would be padded too far"));
+    }
     let groups = (0..group).map(|g| {
         let of = g * m..(g + 1) * m;
         PackedGemm::new(isa, shelf, &w[of.start * k..of.end * k], m, [kh, k / kh], &q(of))

@@ -27,6 +27,9 @@ pub const MOST_EXTENT: i64 = 4096;
 const MOST_NAME_BYTES: usize = 128;
 /// Elements of a constant that is computed from constants: 1 GiB of f32.
 const MOST_COMPUTED: u64 = 1 << 28;
+/// Elements of constants that nodes read, and compute from them, in all. A float file of the greatest
+/// size has a quarter as many; what reads the same weights again and again has them packed each time.
+const MOST_CONSTANTS: u64 = 1 << 30;
 /// Longest side of an input of fixed size, as for `model.size`.
 const MOST_SIDE: i64 = 4096;
 /// Bytes of a tensor between nodes: 1 GiB.
@@ -67,7 +70,7 @@ pub fn check_nodes(proto: &ModelProto) -> Result<(), ModelError> {
     let Some(graph) = &proto.graph else { return Ok(()) };
     let mut computed = Computed::default();
     for tensor in &graph.initializer {
-        computed.0.insert(&tensor.name, (elements(tensor)?, Some(tensor)));
+        computed.known.insert(&tensor.name, (elements(tensor)?, Some(tensor)));
     }
     for node in &graph.node {
         operator(node)?;
@@ -175,18 +178,26 @@ fn plain(node: &NodeProto, attribute: &AttributeProto) -> Result<(), ModelError>
     }
 }
 
-/// Elements, at most, of tensors that depend on constants alone: tract computes these when it
-/// reads the file, before their shapes can be looked at.
+/// Tensors that depend on constants alone: tract computes these when it reads the file, before
+/// their shapes can be looked at.
 #[derive(Default)]
-struct Computed<'g>(HashMap<&'g str, (u64, Option<&'g TensorProto>)>);
+struct Computed<'g> {
+    /// Elements, at most, and the value where the file has it.
+    known: HashMap<&'g str, (u64, Option<&'g TensorProto>)>,
+    /// Elements of constants that the nodes so far read or are.
+    total: u64,
+}
 
 impl<'g> Computed<'g> {
     fn follow(&mut self, node: &'g NodeProto) -> Result<(), ModelError> {
+        let read = node.input.iter().filter_map(|name| self.known.get(&**name));
+        let read = read.fold(0u64, |sum, &(n, _)| sum.saturating_add(n));
+        self.count(node, read)?;
         let inputs: Option<Vec<u64>> = node
             .input
             .iter()
             .filter(|name| !name.is_empty())
-            .map(|name| self.0.get(&**name).map(|&(n, _)| n))
+            .map(|name| self.known.get(&**name).map(|&(n, _)| n))
             .collect();
         let Some(inputs) = inputs else { return Ok(()) };
         let most = match &*node.op_type {
@@ -218,17 +229,32 @@ impl<'g> Computed<'g> {
                 ),
             ));
         }
+        self.count(node, most)?;
         let value = match &*node.op_type {
             "Constant" => node.attribute.iter().find_map(|a| a.t.as_ref()),
             _ => None,
         };
-        self.0.extend(node.output.iter().map(|name| (name.as_str(), (most, value))));
+        self.known.extend(node.output.iter().map(|name| (name.as_str(), (most, value))));
         Ok(())
+    }
+
+    fn count(&mut self, node: &NodeProto, elements: u64) -> Result<(), ModelError> {
+        self.total = self.total.saturating_add(elements);
+        match self.total > MOST_CONSTANTS {
+            true => Err(named(
+                node,
+                format!(
+                    "with those before it, it reads or computes more than {MOST_CONSTANTS} elements \
+                     of constants"
+                ),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Elements of a tensor whose shape is this constant; far too many where it is computed.
     fn product(&self, shape: &str) -> u64 {
-        let Some((_, Some(shape))) = self.0.get(shape) else { return u64::MAX };
+        let Some((_, Some(shape))) = self.known.get(shape) else { return u64::MAX };
         let raw = shape
             .raw_data
             .chunks_exact(8)
@@ -393,6 +419,11 @@ mod tests {
                 },
                 "the ConstantOfShape node `y`: it is computed from constants and may have more \
                  than 268435456 elements; fold constants when exporting (onnxsim does)",
+            ),
+            (
+                nodes(vec![node("Conv", &["x", "k"], vec![]); 1025]),
+                "the Conv node `y`: with those before it, it reads or computes more than \
+                 1073741824 elements of constants",
             ),
             (
                 GraphProto { initializer: vec![tensor("w", &[i64::MAX, 3])], ..Default::default() },
