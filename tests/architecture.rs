@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("frame", &[]),
     // Resampling of pixels and maps, and wall-clock times as text: shared by several rooms.
     ("bilinear", &[]),
-    ("rescale", &[]),
+    ("rescale", &["frame"]),
     ("wall", &[]),
     ("config", &[]),
     ("health", &[]),

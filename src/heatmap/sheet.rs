@@ -6,9 +6,8 @@ use super::overlay::Overlay;
 use super::text::Typeface;
 use crate::config::OverlayConfig;
 use crate::frame::Picture;
-use crate::rescale::rescale;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use crate::rescale::rescaled;
+use fast_image_resize::{FilterType, Resizer};
 
 /// Images are shrunk or stretched until they just fit into a square of this side.
 const CELL_PX: usize = 256;
@@ -70,9 +69,11 @@ impl Sheet {
             let text = self.face.fit(text, CELL_PX as f32);
             let baseline = (top - TITLE_PX / 3) as f32;
             self.face.draw(&mut self.page, left as f32, baseline, &text, INK);
-            if let Some(small) = self.resize(image, width, height) {
+            // A picture without pixels leaves its cell empty.
+            let size = [width, height];
+            if let Ok(small) = rescaled(&mut self.resizer, image, size, FilterType::Bilinear) {
                 let left = left + (CELL_PX - width) / 2;
-                paste(&mut self.page, &small, width, left, top);
+                paste(&mut self.page, &small.rgb, width, left, top);
             }
         }
         true
@@ -88,16 +89,6 @@ impl Sheet {
         self.page.height = height;
         let missing = height * WIDTH_PX - self.page.rgb.len() / 3;
         self.page.rgb.extend(std::iter::repeat_n(PAPER, missing).flatten());
-    }
-
-    /// `None` for a picture without pixels.
-    fn resize(&mut self, picture: &Picture, width: usize, height: usize) -> Option<Vec<u8>> {
-        let (from_width, from_height) = (picture.width as u32, picture.height as u32);
-        let from = ImageRef::new(from_width, from_height, &picture.rgb, PixelType::U8x3).ok()?;
-        let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        rescale(&mut self.resizer, &from, &mut to, &options).ok()?;
-        Some(to.into_vec())
     }
 }
 

@@ -190,15 +190,11 @@ struct Computed<'g> {
 
 impl<'g> Computed<'g> {
     fn follow(&mut self, node: &'g NodeProto) -> Result<(), ModelError> {
-        let read = node.input.iter().filter_map(|name| self.known.get(&**name));
-        let read = read.fold(0u64, |sum, &(n, _)| sum.saturating_add(n));
-        self.count(node, read)?;
-        let inputs: Option<Vec<u64>> = node
-            .input
-            .iter()
-            .filter(|name| !name.is_empty())
-            .map(|name| self.known.get(&**name).map(|&(n, _)| n))
-            .collect();
+        let inputs = node.input.iter().filter(|name| !name.is_empty());
+        let inputs: Vec<Option<u64>> =
+            inputs.map(|name| self.known.get(&**name).map(|&(n, _)| n)).collect();
+        self.count(node, inputs.iter().flatten().fold(0, |sum, &n| sum.saturating_add(n)))?;
+        let inputs: Option<Vec<u64>> = inputs.into_iter().collect();
         let Some(inputs) = inputs else { return Ok(()) };
         let most = match &*node.op_type {
             "Constant" => constant(node)?,

@@ -7,30 +7,24 @@
 use super::onnx::{attribute, int};
 use std::collections::{BTreeSet, HashMap};
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{ModelProto, TensorProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// Gives every node that makes integers a zero point, of the type that the file means.
 pub fn complete(proto: &mut ModelProto) {
     let Some(graph) = proto.graph.as_mut() else { return };
-    let mut types: HashMap<String, i32> =
-        graph.initializer.iter().map(|t| (t.name.clone(), t.data_type)).collect();
-    for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
-        if let (Some(name), Some(t)) =
-            (node.output.first(), attribute(node, "value").and_then(|a| a.t.as_ref()))
-        {
-            types.insert(name.clone(), t.data_type);
-        }
+    let incomplete: Vec<(usize, usize)> =
+        graph.node.iter().enumerate().filter_map(|(i, node)| Some((i, missing(node)?))).collect();
+    if incomplete.is_empty() {
+        return;
     }
+    let types = types(graph);
     let mut missing = BTreeSet::new();
-    for node in &mut graph.node {
-        let (at, said) = match &*node.op_type {
-            "QuantizeLinear" => (2, int(node, "output_dtype").filter(|&t| t != 0)),
-            "QLinearAdd" => (7, node.input.get(2).and_then(|a| types.get(a)).map(|&t| t.into())),
-            _ => continue,
+    for (i, at) in incomplete {
+        let node = &mut graph.node[i];
+        let said = match &*node.op_type {
+            "QuantizeLinear" => int(node, "output_dtype").filter(|&t| t != 0),
+            _ => node.input.get(2).and_then(|first| types.get(first)).map(|&t| t.into()),
         };
-        if node.input.len() < at || node.input.get(at).is_some_and(|name| !name.is_empty()) {
-            continue;
-        }
         let data_type = said.map_or(DataType::Uint8 as i32, |t| i32::try_from(t).unwrap_or(0));
         node.input.truncate(at);
         node.input.push(name(data_type));
@@ -42,6 +36,28 @@ pub fn complete(proto: &mut ModelProto) {
         int32_data: vec![0],
         ..Default::default()
     }));
+}
+
+/// Which input of a node is the zero point that it lacks.
+fn missing(node: &NodeProto) -> Option<usize> {
+    let at = match &*node.op_type {
+        "QuantizeLinear" => 2,
+        "QLinearAdd" => 7,
+        _ => return None,
+    };
+    let is_missing = node.input.len() >= at && node.input.get(at).is_none_or(String::is_empty);
+    is_missing.then_some(at)
+}
+
+/// ONNX's types of all constants.
+fn types(graph: &GraphProto) -> HashMap<String, i32> {
+    let computed = graph.node.iter().filter(|n| n.op_type == "Constant");
+    let values = computed.filter_map(|node| {
+        let value = attribute(node, "value")?.t.as_ref()?;
+        Some((node.output.first()?.clone(), value.data_type))
+    });
+    let stored = graph.initializer.iter().map(|t| (t.name.clone(), t.data_type));
+    stored.chain(values).collect()
 }
 
 fn name(data_type: i32) -> String {

@@ -6,8 +6,7 @@
 use crate::config::{Fit, GeometryConfig};
 use crate::frame::{Picture, Placement, Rect};
 use crate::rescale::rescale;
-use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, Resizer};
 
 /// Letterbox padding. Mid-grey is where input scalings have their zero (`lite`: exactly,
 /// `keras`: −0.004, `torch`: within 0.1 σ of the mean), so the padding looks to the network
@@ -144,21 +143,9 @@ impl Geometry {
     }
 
     fn resize(&mut self, from: &Picture, covers: Rect, content: Rect) -> Result<(), GeometryError> {
-        let failed = |e: &dyn std::fmt::Display| GeometryError::Resize(e.to_string());
-        let (width, height) = (from.width as u32, from.height as u32);
-        let source =
-            ImageRef::new(width, height, &from.rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
-        let (width, height) = (self.base.width as u32, self.base.height as u32);
-        let mut target = Image::from_slice_u8(width, height, &mut self.base.rgb, PixelType::U8x3)
-            .map_err(|e| failed(&e))?;
-        // Cut out beforehand: the resizer's own crop lets the kernel reach over its edge.
-        let Rect { x, y, width, height } = covers;
-        let source = CroppedImage::new(&source, x, y, width, height).map_err(|e| failed(&e))?;
-        let Rect { x, y, width, height } = content;
-        let mut target =
-            CroppedImageMut::new(&mut target, x, y, width, height).map_err(|e| failed(&e))?;
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        rescale(&mut self.resizer, &source, &mut target, &options).map_err(|e| failed(&e))
+        let to = (&mut self.base, content);
+        rescale(&mut self.resizer, (from, covers), to, FilterType::Bilinear)
+            .map_err(|e| GeometryError::Resize(e.to_string()))
     }
 
     fn crop(&self, width: u32, height: u32) -> Result<Rect, GeometryError> {

@@ -17,12 +17,11 @@ use crate::frame::Picture;
 use crate::health::Metrics;
 use crate::heatmap::encode::{self, EncodeError};
 use crate::heatmap::overlay::Overlay;
-use crate::rescale::rescale;
+use crate::rescale::rescaled;
 use crate::rules::{Change, Event};
 use crate::sandbox;
 use deliver::Shared;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{PixelType, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, Resizer};
 use payload::{About, Topics};
 use queue::Message;
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
@@ -291,9 +290,5 @@ fn shrink(resizer: &mut Resizer, picture: &Picture, width: usize) -> Option<Pict
         return None;
     }
     let height = (picture.height * width).div_ceil(picture.width);
-    let (from_width, from_height) = (picture.width as u32, picture.height as u32);
-    let from = ImageRef::new(from_width, from_height, &picture.rgb, PixelType::U8x3).ok()?;
-    let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
-    rescale(resizer, &from, &mut to, &ResizeOptions::new()).ok()?;
-    Some(Picture { width, height, rgb: to.into_vec() })
+    rescaled(resizer, picture, [width, height], FilterType::Lanczos3).ok()
 }

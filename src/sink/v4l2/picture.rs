@@ -1,10 +1,9 @@
 //! A picture as the bytes of a V4L2 frame.
 
 use super::sys::Format;
-use crate::frame::Picture;
-use crate::rescale::rescale;
-use fast_image_resize::images::{CroppedImageMut, Image, ImageRef};
-use fast_image_resize::{PixelType, ResizeOptions, Resizer};
+use crate::frame::{Picture, Rect};
+use crate::rescale::{RescaleError, rescale};
+use fast_image_resize::{FilterType, Resizer};
 use yuv::{BufferStoreMut, YuvChromaSubsampling, YuvPackedImageMut, YuvPlanarImageMut};
 use yuv::{YuvRange, YuvStandardMatrix};
 
@@ -29,11 +28,7 @@ pub(super) struct Converter {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConvertError {
     #[error("resizing: {0}")]
-    Resize(#[from] fast_image_resize::ResizeError),
-    #[error("resizing: {0}")]
-    Buffer(#[from] fast_image_resize::ImageBufferError),
-    #[error("resizing: {0}")]
-    Crop(#[from] fast_image_resize::CropBoxError),
+    Resize(#[from] RescaleError),
     #[error("colours: {0}")]
     Colour(#[from] yuv::YuvError),
 }
@@ -113,11 +108,10 @@ impl Converter {
             |length: usize, most: u32| ((length as f64 * scale).round() as u32).clamp(1, most);
         let (w, h) = (inner(picture.width, width), inner(picture.height, height));
         self.fitted.rgb.fill(0);
-        let from = (picture.width as u32, picture.height as u32);
-        let source = ImageRef::new(from.0, from.1, &picture.rgb, PixelType::U8x3)?;
-        let mut whole = Image::from_slice_u8(width, height, &mut self.fitted.rgb, PixelType::U8x3)?;
-        let mut target = CroppedImageMut::new(&mut whole, (width - w) / 2, (height - h) / 2, w, h)?;
-        Ok(rescale(&mut self.resizer, &source, &mut target, &ResizeOptions::new())?)
+        let part = Rect::full(picture.width as u32, picture.height as u32);
+        let place = Rect { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h };
+        let to = (&mut self.fitted, place);
+        Ok(rescale(&mut self.resizer, (picture, part), to, FilterType::Lanczos3)?)
     }
 }
 
