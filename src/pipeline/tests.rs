@@ -1,8 +1,9 @@
 //! The camera's loop on cameras that do as they are told.
 
 use super::*;
-use crate::frame::{FrameLayout, PixelFormat, YuvMatrix, YuvRange};
+use crate::frame::{FrameLayout, Picture, PixelFormat, YuvMatrix, YuvRange};
 use crate::sink::SinkError;
+use crossbeam_channel::{Sender, unbounded};
 use std::time::SystemTime;
 
 fn shared() -> Shared {
@@ -132,8 +133,11 @@ fn a_frame_that_nobody_took_is_filled_again() {
     assert_eq!(camera.made, 2);
 }
 
-/// A sink with viewers.
-struct Shown(Arc<Viewers>);
+/// A sink with viewers, which says what it was told.
+struct Shown {
+    viewers: Arc<Viewers>,
+    told: Sender<String>,
+}
 
 impl Sink for Shown {
     fn name(&self) -> &'static str {
@@ -142,11 +146,16 @@ impl Sink for Shown {
     fn publish(&mut self, _: &Published) -> Result<(), SinkError> {
         Ok(())
     }
-    fn camera(&mut self, _: &CameraState) -> Result<(), SinkError> {
+    fn camera(&mut self, state: &CameraState) -> Result<(), SinkError> {
+        self.told.send(state.reason.clone()).unwrap();
         Ok(())
     }
     fn viewers(&self) -> Option<Arc<Viewers>> {
-        Some(self.0.clone())
+        Some(self.viewers.clone())
+    }
+    fn live(&mut self, picture: &LivePicture) -> Result<(), SinkError> {
+        self.told.send(picture.sequence.to_string()).unwrap();
+        Ok(())
     }
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
@@ -159,7 +168,8 @@ fn frames_are_decoded_between_heatmaps_only_where_somebody_looks() {
     let beat = shared.health.stages.register("camera", STAGE_SILENCE, Instant::now());
     // 1000 pictures a second at most: the second frame below is never too early.
     let viewers = Arc::new(Viewers::new(1000.0, Instant::now()));
-    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Shown(viewers.clone()))];
+    let (told, _heard) = unbounded();
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Shown { viewers: viewers.clone(), told })];
     shared.outlets = Arc::new(Outlets::start(sinks, &shared.health).unwrap());
     let live = |byte| {
         hand_on(&shared, frame(vec![byte]), false, &beat);
@@ -195,4 +205,37 @@ fn a_reload_knows_how_hot_the_board_was() {
     assert!(before.heat.is_some() && after.heat.is_none());
     after.go_on_from(&before);
     assert!(after.heat.is_some_and(|heat| heat.goes_by(&config.tta.thermal)));
+}
+
+#[test]
+fn a_heatmap_published_again_is_that_of_the_new_frame() {
+    let view = ViewReport { scale: 1.0, hflip: false, weight: 1.0, spent_ms: 9.0, age_ms: 0.0 };
+    let old = Instant::now() - Duration::from_secs(1);
+    let last = Heatmap { spent_ms: 9.0, views: vec![view.clone()], ..Heatmap::of_one_cell(old) };
+    let new = Frame { sequence: 7, ..frame(vec![0]) };
+    let again = published_again(&last, &new, Duration::from_millis(250));
+    assert_eq!((again.sequence, again.captured_at), (7, new.captured_at));
+    assert_eq!((again.captured_wall, again.spent_ms), (new.captured_wall, 0.0));
+    assert_eq!(again.views, [ViewReport { spent_ms: 0.0, age_ms: 250.0, ..view }]);
+    assert_eq!(again.values, last.values);
+}
+
+#[test]
+fn sinks_are_told_of_the_camera_and_viewers_get_its_pictures() {
+    let viewers = Arc::new(Viewers::new(1.0, Instant::now()));
+    let (told, heard) = unbounded();
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Shown { viewers: viewers.clone(), told })];
+    let outlets = Outlets::start(sinks, &Health::new(Instant::now())).unwrap();
+    let next = || heard.recv_timeout(Duration::from_secs(100)).unwrap();
+    let picture = Arc::new(Picture::new(1, 1));
+    let live = |sequence| {
+        let captured_at = Instant::now();
+        outlets.live(&LivePicture { picture: picture.clone(), sequence, captured_at });
+    };
+    live(1);
+    outlets.camera(&CameraState { running: false, reason: "gone".into() });
+    assert_eq!(next(), "gone");
+    viewers.join();
+    live(2);
+    assert_eq!(next(), "2");
 }
