@@ -167,6 +167,11 @@ impl Picture {
         Self { width, height, rgb: vec![0; width * height * 3] }
     }
 
+    /// All of it.
+    pub fn whole(&self) -> Rect {
+        Rect::full(self.width as u32, self.height as u32)
+    }
+
     /// The colour at column `x`, row `y`.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let i = (y * self.width + x) * 3;

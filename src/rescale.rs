@@ -47,8 +47,7 @@ pub fn rescaled(
     filter: FilterType,
 ) -> Result<Picture, RescaleError> {
     let mut to = Picture::new(width, height);
-    let whole = |picture: &Picture| Rect::full(picture.width as u32, picture.height as u32);
-    let place = whole(&to);
-    rescale(resizer, (from, whole(from)), (&mut to, place), filter)?;
+    let place = to.whole();
+    rescale(resizer, (from, from.whole()), (&mut to, place), filter)?;
     Ok(to)
 }

@@ -373,6 +373,7 @@ fn what_has_no_int8_operator_is_right_in_float() {
             ],
         ),
         ("float_between", vec![]),
+        ("float_signed_by_attribute", vec![]),
     ];
     for (name, why) in cases {
         let model = load(name);

@@ -9,7 +9,7 @@ use super::metrics::{Summary, mean, peak};
 use crate::camera::image::load_image;
 use crate::config::{ClassName, ClassSelect, ClassesConfig, Config, Upsample};
 use crate::explain::{Explainer, Explanation, content};
-use crate::frame::{Picture, Placement, Rect};
+use crate::frame::{Picture, Placement};
 use crate::heatmap::guided::GuidedFilter;
 use crate::heatmap::region::{Threshold, regions};
 use crate::model::Model;
@@ -255,8 +255,7 @@ fn each_photo_alone() -> ClassesConfig {
 
 /// Every class's map along the edges of the picture that the model saw.
 fn refine(explained: &mut Explanation, guided: &mut GuidedFilter, base: &Picture) {
-    let (count, whole) =
-        (explained.classes.len(), Rect::full(base.width as u32, base.height as u32));
+    let (count, whole) = (explained.classes.len(), base.whole());
     for class in 0..count {
         let of_class = || explained.values.iter().skip(class).step_by(count);
         let mut map: Vec<f32> = of_class().copied().collect();

@@ -336,7 +336,7 @@ def written():
         "float_signed_by_attribute": (
             [node("QuantizeLinear", ["image", "s"], ["i"], output_dtype=TensorProto.INT8),
              node("DequantizeLinear", ["i", "s"], ["x"]), node("Sigmoid", ["x"], ["c"])] + end,
-            {"s": scale, "cs": F(1 / 255), "cz": u8(0)}, 21),
+            {"s": scale, "cs": F(1 / 255), "cz": s8(-128)}, 21),
         # The sum is signed because its summands are.
         "layer_signed_by_summand": (
             [q("image", "i", z="zs"), node("QLinearAdd", ["i", "s", "zs", "i", "s", "zs", "ys"],

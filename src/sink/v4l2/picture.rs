@@ -108,10 +108,9 @@ impl Converter {
             |length: usize, most: u32| ((length as f64 * scale).round() as u32).clamp(1, most);
         let (w, h) = (inner(picture.width, width), inner(picture.height, height));
         self.fitted.rgb.fill(0);
-        let part = Rect::full(picture.width as u32, picture.height as u32);
         let place = Rect { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h };
         let to = (&mut self.fitted, place);
-        Ok(rescale(&mut self.resizer, (picture, part), to, FilterType::Lanczos3)?)
+        Ok(rescale(&mut self.resizer, (picture, picture.whole()), to, FilterType::Lanczos3)?)
     }
 }
 
